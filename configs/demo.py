@@ -1,0 +1,30 @@
+"""The demo: source-only, then DACS, beside control, AdaBN and the oracle.
+
+python -m jaxseg_da.main --config=configs/demo.py --workdir=runs/demo
+"""
+
+from __future__ import annotations
+
+from jaxseg_da import config as config_lib
+from jaxseg_da import errors, pairs
+
+
+def get_config(arg: str = ''):
+  """ARG is `streets[,preset=...][,size=HxW]`."""
+  config = pairs.apply(config_lib.base_config(), arg)
+  if config.benchmark != 'streets':
+    raise errors.UserError(
+      f'configs/demo.py runs on streets, not on {config.benchmark}'
+    )
+  config.method = 'dacs'
+  source, dacs = 500, 500
+  config.stages.source_only.steps = source
+  stage = config_lib.stage
+  config.stages.adabn = stage(
+    'adabn', 100, init_from='source_only', role='reference'
+  )
+  config.stages.dacs = stage('dacs', dacs, init_from='source_only')
+  config.stages.oracle = stage('oracle', source + dacs, role='reference')
+  config.pipeline = ('source_only', 'adabn', 'dacs', 'oracle')
+  config.control = True
+  return config

@@ -1,0 +1,1 @@
+"""GTA5, the pictures of "Playing for Data"."""

@@ -1,0 +1,1 @@
+"""The embedded street benchmark: a procedural world and its data sets."""

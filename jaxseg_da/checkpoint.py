@@ -1,0 +1,128 @@
+"""Checkpoints of a stage: Orbax, behind four functions.
+
+A checkpoint is the whole `TrainState` with the stage and seed it belongs to.
+The data position needs no item of its own: the batch at step t is a function
+of (seed, stage, t), and t is in the state. Writes are atomic: Orbax fills a
+temporary folder and renames it, so a killed run never leaves half of one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from jaxseg_da import errors
+
+Tree = Any
+
+
+class Checkpoints:
+  """The numbered checkpoints in one folder, newest last."""
+
+  def __init__(self, folder: pathlib.Path, keep: int):
+    self._folder = folder
+    self._manager = ocp.CheckpointManager(
+      folder.absolute(),
+      item_names=('state', 'meta'),
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, save_interval_steps=1, create=True
+      ),
+    )
+
+  def steps(self) -> list[int]:
+    """Steps that can be restored, ascending."""
+    return sorted(self._manager.all_steps())
+
+  def latest(self) -> int | None:
+    """The newest step, None where there is no checkpoint."""
+    return self._manager.latest_step()
+
+  def save(self, step: int, state: Tree, meta: dict) -> None:
+    """Starts to write a checkpoint; a step that exists is left alone.
+
+    Args:
+      step: updates done.
+      state: global arrays (`Backend.to_global`).
+      meta: JSON-able facts that come back from `meta`.
+    """
+    if step in self._manager.all_steps():
+      return
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta)
+      ),
+    )
+
+  def restore(self, step: int, like: Tree) -> Tree:
+    """Reads the state of `step`.
+
+    Args:
+      step: one of `steps`.
+      like: global arrays, or shapes with shardings, of the same structure.
+
+    Raises:
+      UserError: the checkpoint does not fit `like`, or cannot be read.
+    """
+    abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      like,
+    )
+    try:
+      restored = self._manager.restore(
+        step,
+        args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)),
+      )
+    except (ValueError, OSError, KeyError) as error:
+      reason = str(error).strip().splitlines()[0]
+      raise errors.UserError(
+        f'checkpoint {self._folder}/{step} cannot be restored: {reason}'
+      ) from error
+    return restored['state']
+
+  def meta(self, step: int) -> dict:
+    """The facts saved with `step`."""
+    restored = self._manager.restore(
+      step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+    )
+    return restored['meta']
+
+  def reached_preemption(self, step: int) -> bool:
+    """Whether any process was told to stop; agreed on by all processes."""
+    return self._manager.reached_preemption(step)
+
+  def wait(self) -> None:
+    """Returns when everything saved so far is on disk."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits, and releases the folder."""
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+
+def write_json(path: pathlib.Path, value) -> None:
+  """Writes a file that is there whole or not at all."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  temporary.write_text(json.dumps(value, indent=2) + '\n')
+  temporary.replace(path)
+
+
+def read_json(path: pathlib.Path):
+  """A JSON file's value, None where there is no file.
+
+  Raises:
+    UserError: the file is there and is not JSON.
+  """
+  try:
+    return json.loads(path.read_text())
+  except FileNotFoundError:
+    return None
+  except ValueError as error:
+    raise errors.UserError(f'{path} is not valid JSON: {error}') from error

@@ -1,0 +1,7 @@
+"""Loss functions: sums with their counts, one family per module."""
+
+from __future__ import annotations
+
+from jaxseg_da.losses import segmentation, selftraining, terms
+
+__all__ = ['segmentation', 'selftraining', 'terms']

@@ -1,0 +1,50 @@
+"""AdaBN: BatchNorm statistics of the target, nothing else.
+
+Li et al., Revisiting Batch Normalization For Practical Domain Adaptation
+(2016). The cheapest baseline: no parameter moves, so whatever it gains is owed
+to normalisation alone.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+
+from jaxseg_da.methods import base, supervised
+
+MOMENTUM = 0.1  # of the running statistics, see models.norm
+
+
+def cumulative(old, new, step):
+  """The mean over all batches so far, from one exponential update.
+
+  Args:
+    old: running statistics before the batch.
+    new: after it, `old + MOMENTUM * (batch - old)`.
+    step: i32 scalar, batches seen before this one.
+  """
+  factor = 1.0 / (MOMENTUM * (step + 1.0))
+  return jax.tree.map(lambda a, b: a + (b - a) * factor, old, new)
+
+
+def loss(variables, context: base.Context, *, network):
+  """A forward pass over target images; it has no loss term."""
+  old = variables['segmenter']
+  _, stats = network.apply(old, context.batch['target']['image'], True)
+  stats = cumulative(old['batch_stats'], stats, context.step)
+  return base.Output(terms={}, batch_stats={'segmenter': stats})
+
+
+def make(config, stage) -> base.Method:
+  """The method; `stage.steps` is the number of batches averaged."""
+  network = supervised.segmenter(config)
+  return base.Method(
+    name=stage.method,
+    domains={'target': supervised.target_domain(config)},
+    networks={'segmenter': network},
+    phases=(
+      base.Phase('statistics', (), functools.partial(loss, network=network)),
+    ),
+    shared=True,
+  )

@@ -1,0 +1,70 @@
+"""Cross-entropy on labelled images: the term that every method contains."""
+
+from __future__ import annotations
+
+import jax
+
+from jaxseg_da import models
+from jaxseg_da.losses import segmentation, terms
+from jaxseg_da.methods import base
+from jaxseg_da.step import AXIS
+
+
+
+
+def segmenter(config):
+  """The segmentation network of a config, with its BatchNorm rule."""
+  axis, groups = bn_axis(config.bn)
+  return models.build(
+    config.model, config.data.num_classes, bn_axis=axis, bn_groups=groups
+  )
+
+
+def bn_axis(bn: str) -> tuple[str | None, int | None]:
+  """`config.bn` as the axis to reduce over and the devices per group."""
+  if bn == 'per_device':
+    return None, None
+  _, _, size = bn.partition(':')
+  return AXIS, int(size) if size else None
+
+
+def loss_terms(
+  outputs, labels: jax.Array, aux_weight: float, name: str = 'source'
+) -> dict[str, terms.Term]:
+  """Terms of all classifiers, at the labels' resolution.
+
+  Args:
+    outputs: `logits` `[b, h, w, C]` and perhaps `aux_logits`.
+    labels: i32 `[b, H, W]`, 255 is ignored.
+    aux_weight: weight of the auxiliary classifier (AdaptSegNet: 0.1).
+    name: of the main term.
+  """
+  size = labels.shape[1:3]
+  weights = {'logits': ('', 1.0), 'aux_logits': ('_aux', aux_weight)}
+  result = {}
+  for key, (suffix, weight) in weights.items():
+    if key in outputs:
+      logits = models.upsample(outputs[key], size)
+      total, count = segmentation.cross_entropy(logits, labels)
+      result[name + suffix] = terms.Term(total, count, weight)
+  return result
+
+
+def source_domain(config) -> base.Domain:
+  """The labelled stream of the pair."""
+  data = config.data
+  return base.Domain(
+    data.source, True, data.source_size, data.source_crop, data.resize
+  )
+
+
+def target_domain(config) -> base.Domain:
+  """The unlabelled stream of the pair."""
+  data = config.data
+  return base.Domain(
+    data.target,
+    False,
+    data.target_size,
+    data.target_crop,
+    data.target_resize or data.resize,
+  )

@@ -1,0 +1,54 @@
+"""What the rest of the package sees of a network: two pure functions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A network without its framework.
+
+  Attributes:
+    init: `(key, images) -> variables`, a dict `{'params', 'batch_stats'}` of
+      nested dicts. Of `images` only shape and dtype are read, so a
+      `jax.ShapeDtypeStruct` will do.
+    apply: `(variables, images, train) -> (outputs, batch_stats)`. `images` are
+      normalised floats `[B, H, W, 3]`; outputs are a dict with `logits`
+      `[B, h, w, C]` at the network's own resolution and, where the network has
+      the head, `aux_logits`. With `train=True` normalisation uses the batch's
+      statistics and the returned ones have moved; with `train=False` it uses
+      the running ones and returns them unchanged.
+  """
+
+  init: Callable[[jax.Array, Any], dict[str, Any]]
+  apply: Callable[..., tuple[dict[str, jax.Array], Any]]
+
+
+def from_linen(module: nn.Module) -> Network:
+  """Wraps a Linen module whose call is `module(images, train) -> outputs`."""
+
+  def init(key, images):
+    # Lazily: the forward pass only finds shapes, nothing of it is computed.
+    sample = jax.ShapeDtypeStruct(images.shape, images.dtype)
+    variables = module.lazy_init(key, sample, False)
+    return {
+      'params': variables['params'],
+      'batch_stats': variables.get('batch_stats', {}),
+    }
+
+  def apply(variables: Mapping[str, Any], images, train: bool):
+    stats = variables.get('batch_stats', {})
+    if not train:
+      return module.apply(variables, images, False), stats
+    outputs, updated = module.apply(
+      variables, images, True, mutable=['batch_stats']
+    )
+    return outputs, updated.get('batch_stats', stats)
+
+  return Network(init, apply)

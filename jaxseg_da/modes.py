@@ -1,0 +1,134 @@
+"""What `main --mode` dispatches to: run, evaluate, predict."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+from collections.abc import Callable
+
+import jax
+
+from jaxseg_da import (
+  checkpoint,
+  errors,
+  parallel,
+  pipeline,
+  predict as predict_lib,
+  report,
+  results,
+  train,
+  writers,
+)
+from jaxseg_da import config as config_lib
+
+
+def open_run(
+  config, workdir: pathlib.Path, stop: Callable[[], bool] = lambda: False
+) -> pipeline.Run:
+  """Resolves and checks a config, and ties it to its work directory.
+
+  Raises:
+    UserError: the config is invalid, or the work directory was made with
+      another one; the keys are named.
+  """
+  config_lib.check_types(config)
+  config = config_lib.resolve(config)
+  config_lib.validate(config, jax.device_count())
+  written = checkpoint.read_json(workdir / 'config.json')
+  new = config_lib.to_dict(config)
+  if written is not None:
+    keys = config_lib.differences(written['config'], new)
+    if keys:
+      raise errors.UserError(
+        f'{workdir} was made with another config; it differs in: '
+        f'{", ".join(keys)}. Use another --workdir, or the old values.'
+      )
+  return pipeline.Run(
+    config=config,
+    workdir=workdir,
+    backend=parallel.backend(config.backend),
+    writer=writers.create(workdir, jax.process_index(), config.tensorboard),
+    stop=stop,
+  )
+
+
+def run(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
+  """Runs or resumes the pipeline; ends with results.json and report.html."""
+  opened = open_run(config, workdir, stop)
+  if checkpoint.read_json(workdir / 'results.json') is not None:
+    _say(f'{workdir} is finished; see {workdir / "report.html"}')
+    return
+  pipeline.check_data(opened)
+  if jax.process_index() == 0:
+    overrides = {'config': config_lib.to_dict(opened.config), 'argv': sys.argv}
+    checkpoint.write_json(workdir / 'config.json', overrides)
+  found = pipeline.run_all(opened)
+  if jax.process_index() == 0:
+    results.pictures(opened)
+    checkpoint.write_json(workdir / 'results.json', found)
+    page = report.write(workdir)
+    print(results.table(found))
+    print(f'report: {page}')
+  parallel.barrier('results')
+
+
+def _main_stage(run: pipeline.Run) -> str:
+  """The stage that evaluate and predict take: the last one that is not a
+  baseline."""
+  return [
+    name
+    for name in run.config.pipeline
+    if run.config.stages[name].role == 'main'
+  ][-1]
+
+
+def restored(run: pipeline.Run, which: str):
+  """The main stage and its state at `last`, `best` or a step.
+
+  Raises:
+    UserError: there is no such checkpoint.
+  """
+  name = _main_stage(run)
+  if which == 'best':
+    return run.stage(name), results.restore_best(run, name)
+  if which != 'last' and not which.isdigit():
+    raise errors.UserError(
+      f'checkpoint {which!r} is none of last, best, or a step'
+    )
+  step = None if which == 'last' else int(which)
+  return run.stage(name), run.restore(name, step)
+
+
+def evaluate(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
+  """Evaluates a checkpoint; writes evaluation_WHICH.json and prints it."""
+  opened = open_run(config, workdir, stop)
+  which = opened.config.evaluate.checkpoint
+  stage, state = restored(opened, which)
+  found = results.evaluate(opened, stage, state, results.specs(opened.config)[0])
+  if jax.process_index() == 0:
+    path = workdir / f'evaluation_{which}.json'
+    checkpoint.write_json(path, found)
+    print(results.class_table(found))
+    print(f'written: {path}')
+
+
+def predict(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
+  """Writes predictions for a file, a folder or a glob of images."""
+  opened = open_run(config, workdir, stop)
+  settings = opened.config.predict
+  for key in ('input', 'output'):
+    if not settings[key]:
+      raise errors.UserError(f'config.predict.{key} is required')
+  stage, state = restored(opened, settings.checkpoint)
+  predict_lib.run(
+    train.predictor(stage, state),
+    settings.input,
+    settings.output,
+    settings.format,
+    results.input_size(opened.config),
+  )
+
+
+def _say(text: str) -> None:
+  if jax.process_index() == 0:
+    print(text)

@@ -1,0 +1,25 @@
+"""Pure functions on image batches, one idea per module."""
+
+from __future__ import annotations
+
+from jaxseg_da.ops import (
+  augment,
+  blur,
+  ema,
+  mixing,
+  normalize,
+  photometric,
+  pooling,
+  resize,
+)
+
+__all__ = [
+  'augment',
+  'blur',
+  'ema',
+  'mixing',
+  'normalize',
+  'photometric',
+  'pooling',
+  'resize',
+]

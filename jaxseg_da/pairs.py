@@ -1,0 +1,142 @@
+"""The source -> target pairs, with the sizes that the papers train them at.
+
+`streets` is sized for two CPU cores. The others carry the constants of the
+DeepLab-V2 line of papers (AdaptSegNet section 5, DACS section 4): Caffe
+preprocessing, poly schedule over 250 000 steps, SGD with a ten times faster
+classifier.
+"""
+
+from __future__ import annotations
+
+import re
+
+from jaxseg_da import errors
+
+BENCHMARKS = (
+  'streets',
+  'gta5_to_cityscapes',
+  'synthia_to_cityscapes',
+  'gta5_to_idd',
+)
+PRESETS = ('easy', 'default', 'hard', 'extreme', 'appearance', 'content')
+
+# (regex on parameter paths, learning-rate factor, weight-decay factor)
+DEEPLAB_GROUPS = (
+  # 'Frozen' BatchNorm of this literature: the affine part has no optimizer.
+  (r'/(bn\d?|downsample_bn)/(scale|bias)$', 0.0, 0.0),
+  (r'classifier/', 10.0, 1.0),
+  (r'.', 1.0, 1.0),
+)
+STREET_GROUPS = (
+  (r'/(scale|bias)$', 1.0, 0.0),
+  (r'.', 1.0, 1.0),
+)
+
+
+def parse_arg(arg: str | None) -> tuple[str, dict[str, str]]:
+  """Splits `BENCHMARK[,key=value...]`; an empty argument means `streets`.
+
+  Raises:
+    UserError: unknown benchmark, or an option that is none.
+  """
+  name, *rest = (arg or 'streets').split(',')
+  if name not in BENCHMARKS:
+    raise errors.unknown('benchmark', name, BENCHMARKS)
+  options = {}
+  for item in rest:
+    key, equals, value = item.partition('=')
+    if not equals:
+      raise errors.UserError(f'{item!r} in {arg!r} is not of the form key=value')
+    valid = ('preset', 'size') if name == 'streets' else ('size',)
+    if key not in valid:
+      raise errors.unknown(f'option of {name}', key, valid)
+    options[key] = value
+  return name, options
+
+
+def parse_size(text: str) -> tuple[int, int]:
+  """`HxW` as two positive integers."""
+  match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
+  if not match:
+    raise errors.UserError(f'size {text!r} is not of the form HxW, e.g. 96x192')
+  return int(match[1]), int(match[2])
+
+
+def apply(config, arg: str | None):
+  """Sets data, sizes, model and optimizer of a benchmark; returns the config.
+
+  Args:
+    config: as made by `config.base_config`.
+    arg: `BENCHMARK[,key=value...]`.
+  """
+  name, options = parse_arg(arg)
+  config.benchmark = name
+  if name == 'streets':
+    _streets(config, options)
+  else:
+    _paper(config, name, options)
+  return config
+
+
+def _streets(config, options) -> None:
+  """The embedded benchmark: small images, a small network, from scratch."""
+  preset = options.get('preset', 'default')
+  if preset not in PRESETS:
+    raise errors.unknown('preset', preset, PRESETS)
+  height, width = parse_size(options.get('size', '96x192'))
+  suffix = '' if (height, width) == (96, 192) else f'-{height}x{width}'
+  target = 'city' if preset == 'default' else f'city_{preset}'
+  config.data.source = f'streets/gta{suffix}:train'
+  config.data.target = f'streets/{target}{suffix}:train'
+  config.data.source_size = config.data.target_size = (height, width)
+  config.data.normalization = 'unit'
+  config.model.name = 'street'
+  config.augment.flip = True
+  config.evaluate.source = True
+  config.optim.main.update(
+    name='adamw',
+    learning_rate=2e-3,
+    weight_decay=0.01,
+    schedule='poly',
+    power=0.9,
+    warmup_steps=20,
+    groups=STREET_GROUPS,
+  )
+
+
+def _paper(config, name: str, options) -> None:
+  """A published pair, at the sizes of AdaptSegNet and of what followed it."""
+  source, target = name.split('_to_')
+  config.data.source = {'gta5': 'gta5:all', 'synthia': 'synthia:train'}[source]
+  config.data.target = f'{target}:train'
+  # AdaptSegNet 5.1: sources at 1280x720, Cityscapes at 1024x512 (W x H).
+  config.data.source_size = {'gta5': (720, 1280), 'synthia': (760, 1280)}[source]
+  config.data.target_size = {'cityscapes': (512, 1024), 'idd': (512, 1024)}[
+    target
+  ]
+  if 'size' in options:
+    size = parse_size(options['size'])
+    config.data.source_size = config.data.target_size = size
+  config.evaluate.size = config.data.target_size
+  config.data.resize = 'pil_bicubic'
+  config.data.normalization = 'caffe_bgr'
+  config.batch_size = 1
+  config.scale_reference_batch = 1
+  config.model.name = 'deeplabv2'
+  config.augment.flip = False
+  config.optim.main.update(
+    name='sgd',
+    learning_rate=2.5e-4,  # AdaptSegNet 5.1
+    momentum=0.9,
+    weight_decay=5e-4,
+    schedule='poly',
+    power=0.9,
+    horizon_steps=250_000,  # released scripts: --num-steps
+    groups=DEEPLAB_GROUPS,
+    # Released scripts list backbone weights three or four times.
+    multiplicity='reference',
+  )
+  config.log_every = 100
+  config.checkpoint.every_steps = 5000
+  config.evaluate.every_steps = 5000
+  config.evaluate.batch_size = 1

@@ -1,0 +1,287 @@
+"""Runs the stages of a config in order; every stage resumes where it stopped.
+
+A stage's folder `stages/NN_NAME` holds its checkpoints, artefacts and, once it
+is finished, `done.json` with its evaluation. Baselines (`Method.shared`) are
+cached by what they depend on, so that methods on one benchmark share them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxseg_da import (
+  cache,
+  checkpoint,
+  errors,
+  results,
+  parallel,
+  train,
+)
+from jaxseg_da.data import pipeline as data_pipeline
+from jaxseg_da.data import sources
+from jaxseg_da.methods import base
+from jaxseg_da.models import import_weights
+
+
+@dataclasses.dataclass
+class Run:
+  """One run of a resolved config in a work directory.
+
+  Attributes:
+    config: resolved and validated.
+    workdir: where everything goes.
+    backend: placement and compilation.
+    writer: metric sinks.
+    stop: whether the process was told to stop.
+  """
+
+  config: Any
+  workdir: pathlib.Path
+  backend: parallel.Backend
+  writer: Any
+  stop: Callable[[], bool]
+
+  @functools.cached_property
+  def data_dir(self) -> pathlib.Path:
+    """Where prepared datasets are."""
+    return pathlib.Path(self.config.data_dir).expanduser()
+
+  @functools.cache  # noqa: B019 -- a run lives as long as the process
+  def dataset(self, spec: str):
+    """A prepared dataset, opened once; `streets` is built on first use."""
+    return open_dataset(spec, self.data_dir)
+
+  def folder(self, name: str) -> pathlib.Path:
+    """The folder of a stage."""
+    index = self.config.pipeline.index(name)
+    return self.workdir / 'stages' / f'{index:02d}_{name}'
+
+  def checkpoints(self, name: str) -> checkpoint.Checkpoints:
+    """The checkpoints of a stage."""
+    folder = self.folder(name) / 'checkpoints'
+    return checkpoint.Checkpoints(folder, self.config.checkpoint.keep)
+
+  def done(self, name: str) -> dict | None:
+    """What a finished stage wrote; None while it is not finished."""
+    return checkpoint.read_json(self.folder(name) / 'done.json')
+
+  def stage(self, name: str) -> train.Stage:
+    """Builds a stage, with the step count that its host pass decided."""
+    return train.build(self.config, name, _artifacts(self, name).steps)
+
+  def restore(self, name: str, step: int | None = None):
+    """The state of a stage at `step`, by default its newest checkpoint.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    folder = self.folder(name) / 'checkpoints'
+    checkpoints = checkpoint.Checkpoints(folder, self.config.checkpoint.keep)
+    steps = checkpoints.steps()
+    if not steps or (step is not None and step not in steps):
+      raise errors.UserError(
+        f'no checkpoint {"" if step is None else step} of stage {name} in '
+        f'{folder}; there are: {", ".join(map(str, steps)) or "none"}'
+      )
+    stage = self.stage(name)
+    shapes = jax.eval_shape(
+      lambda: train.initial_state(stage, artifacts=_artifacts(self, name))
+    )
+    like = self.backend.abstract(shapes)
+    state = checkpoints.restore(steps[-1] if step is None else step, like)
+    checkpoints.close()
+    return self.backend.from_global(state)
+
+
+def open_dataset(spec: str, data_dir: pathlib.Path):
+  """Opens a prepared dataset; the street benchmark is built on first use."""
+  name, _, split = spec.partition(':')
+  dataset, _, builder_config = name.partition('/')
+  if dataset == 'streets':
+    sources.ensure_streets(builder_config or 'city', data_dir)
+  return sources.open_dataset(spec, data_dir)
+
+
+def check_data(run: Run) -> None:
+  """Opens every dataset that the run will read, before anything compiles.
+
+  Raises:
+    UserError: a dataset, split or weight file is missing; names it.
+  """
+  for name in run.config.pipeline:
+    for domain in train.build(run.config, name).method.domains.values():
+      run.dataset(domain.spec)
+  for spec in results.specs(run.config):
+    run.dataset(spec)
+  weights = run.config.init.weights
+  if weights and not pathlib.Path(weights).expanduser().is_file():
+    raise errors.UserError(f'config.init.weights: no file {weights}')
+
+
+def run_all(run: Run) -> dict:
+  """Runs or resumes every stage; returns what results.json holds."""
+  for name in run.config.pipeline:
+    if run.done(name) is None and not _from_cache(run, name):
+      _run_stage(run, name)
+      _to_cache(run, name)
+    if run.stop() and run.done(run.config.pipeline[-1]) is None:
+      raise train.Preempted(f'stage {name} is finished and saved')
+  return results.collect(run)
+
+
+def _run_stage(run: Run, name: str) -> None:
+  """Trains, evaluates, and marks the stage as done."""
+  config = run.config
+  block = config.stages[name]
+  folder = run.folder(name)
+  previous = run.restore(block.init_from) if block.init_from else None
+  artifacts = _before_stage(run, name, previous)
+  stage = run.stage(name)
+  state = train.initial_state(
+    stage, previous, artifacts, None if previous else _weights(config)
+  )
+  _say(train.summary(stage, state))
+  checkpoints = run.checkpoints(name)
+  loop = train.Loop(
+    backend=run.backend,
+    checkpoints=checkpoints,
+    writer=run.writer,
+    batches=functools.partial(batches, run, stage),
+    stop=run.stop,
+    evaluate=functools.partial(results.during, run),
+  )
+  state, seconds = train.train(stage, state, loop)
+  record = {
+    'name': name,
+    'method': stage.method.name,
+    'role': block.role,
+    'steps': stage.steps,
+    'segmentation_updates': stage.method.segmentation_updates(stage.steps),
+    'seconds': round(seconds, 1),
+    **results.after(run, stage, state),
+  }
+  checkpoints.close()
+  if jax.process_index() == 0:
+    checkpoint.write_json(folder / 'done.json', record)
+  parallel.barrier(f'done {name}')
+
+
+def _before_stage(run: Run, name: str, previous) -> base.Artifacts:
+  """The method's host pass; what it decided is kept in `artifacts.json`."""
+  folder = run.folder(name) / 'artifacts'
+  if (folder / 'artifacts.json').exists():
+    return _artifacts(run, name)
+  stage = train.build(run.config, name)
+  if stage.method.before_stage is base.no_artifacts:
+    return base.Artifacts()
+  origin = run.config.stages[name].init_from
+  predictor = None
+  if previous is not None:
+    predictor = train.predictor(run.stage(origin), previous)
+  context = base.StageContext(
+    run.config, name, folder, previous, predictor, run.dataset
+  )
+  artifacts = stage.method.before_stage(context)
+  if artifacts.steps is not None:
+    # Counts that depend on data are scaled after they are computed.
+    steps = max(1, round(artifacts.steps * run.config.steps_scale))
+    artifacts = artifacts._replace(steps=steps)
+  if jax.process_index() == 0:
+    files = {k: str(v.relative_to(folder)) for k, v in artifacts.files.items()}
+    record = {'files': files, 'steps': artifacts.steps}
+    checkpoint.write_json(folder / 'artifacts.json', record)
+  parallel.barrier(f'artifacts {name}')
+  return artifacts
+
+
+def _artifacts(run: Run, name: str) -> base.Artifacts:
+  """What an earlier host pass of the stage left."""
+  folder = run.folder(name) / 'artifacts'
+  record = checkpoint.read_json(folder / 'artifacts.json')
+  if record is None:
+    return base.Artifacts()
+  files = {k: folder / v for k, v in record['files'].items()}
+  return base.Artifacts(files, record['steps'])
+
+
+def _weights(config) -> Callable | None:
+  """Imports `config.init.weights` into fresh segmenter variables."""
+  path = config.init.weights
+  if not path:
+    if config.benchmark != 'streets':
+      _say(
+        'warning: config.init.weights is unset, the backbone starts from '
+        'random values; the papers start from resnet101COCO-41f33a49.pth or '
+        'DeepLab_resnet_pretrained_init-f81d91e8.pth'
+      )
+    return None
+
+  def load(variables):
+    tensors = import_weights.read(pathlib.Path(path).expanduser())
+    variables, report = import_weights.load_into(variables, tensors)
+    _say(f'{path}: {report}')
+    return variables
+
+  return load
+
+
+def batches(run: Run, stage: train.Stage, start: int):
+  """Host batches of a stage from step `start` on."""
+  return data_pipeline.pair_batches(
+    {
+      name: data_pipeline.Stream(
+        run.dataset(domain.spec),
+        labelled=domain.labelled,
+        size=domain.size,
+        crop=domain.crop,
+        resize=domain.resize,
+      )
+      for name, domain in stage.method.domains.items()
+    },
+    batch_size=run.config.batch_size,
+    seed=run.config.seed,
+    stage=stage.name,
+    start_step=start,
+    num_steps=stage.steps,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+
+def _from_cache(run: Run, name: str) -> bool:
+  """Takes a finished baseline from the cache; False where there is none."""
+  folder = run.folder(name)
+  entry = cache.entry(run.config, name, run.data_dir)
+  if entry is None or folder.exists() or not (entry / 'done.json').exists():
+    return False
+  if jax.process_index() == 0:
+    _say(f'stage {name}: taken from {entry}')
+    cache.copy(entry, folder)
+  parallel.barrier(f'cached {name}')
+  lines = (folder / 'metrics.jsonl').read_text().splitlines()
+  run.writer.replay(name, lines)
+  return True
+
+
+def _to_cache(run: Run, name: str) -> None:
+  """Offers a finished baseline to later runs."""
+  entry = cache.entry(run.config, name, run.data_dir)
+  if entry is None or jax.process_index() != 0:
+    return
+  folder = run.folder(name)
+  lines = run.writer.lines(name)
+  (folder / 'metrics.jsonl').write_text(''.join(f'{line}\n' for line in lines))
+  cache.copy(folder, entry)
+
+
+def _say(text: str) -> None:
+  """A line on stderr, once per run."""
+  if jax.process_index() == 0:
+    print(text, file=sys.stderr, flush=True)
