@@ -110,7 +110,7 @@ def base_config() -> ConfigDict:
   c.model.aspp_branches = 2  # deeplabv2: 2 | 4 summed dilations
   c.model.aux_head = False  # deeplabv2: second classifier on stage 3
   c.model.aux_weight = 0.1  # of the second classifier's loss
-  c.model.width = 32  # street: channels at stride 4
+  c.model.width = 96  # street: channels at stride 8; 0.75 M parameters
   c.model.compute_dtype = 'float32'  # float32 | bfloat16; params are float32
 
   c.init = ConfigDict()

@@ -126,7 +126,7 @@ def test_bytes_that_are_no_image_are_named(prepared, monkeypatch):
   record = source._record(1)
   for change in ({'image': b'x'}, {'label': record['image']}):
     monkeypatch.setattr(source, '_record', lambda i, c=change: record | c)
-    with pytest.raises(errors.UserError, match='record 1 .* corrupt'):
+    with pytest.raises(errors.UserError, match=r'record 1 .* corrupt'):
       source[1]
 
 

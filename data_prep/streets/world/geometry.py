@@ -23,7 +23,11 @@ from data_prep.streets.world import scene as scene_lib
 
 NEAR = 0.6  # nothing closer than this is drawn
 GROUND_END = 172.0  # the ground is drawn up to this depth
-SKY_SURFACE, GROUND_SURFACE = 0, 1
+# Surface indices: 0 is the sky, then the kinds of ground, then the things.
+GROUND = (m.ROAD, m.SIDEWALK, m.TERRAIN)
+FIRST_THING = 1 + len(GROUND)
+_GROUND_INDEX = np.zeros(19, np.int32)
+_GROUND_INDEX[list(GROUND)] = range(1, FIRST_THING)
 
 
 class Face(enum.IntEnum):
@@ -96,10 +100,9 @@ class Buffer:
 
   Attributes:
     depth: float64, planar depth, infinite for the sky.
-    surface: int32 index into `surfaces` plus 2; 0 is sky, 1 is ground.
+    surface: int32: 0 sky, 1 to 3 ground, then `surfaces`.
     part: uint8 `materials.Part`.
     face: uint8 `Face`.
-    ground: uint8 train id of the ground, valid where the ground is seen.
     surfaces: what was drawn.
   """
 
@@ -108,13 +111,12 @@ class Buffer:
     self.surface = np.zeros(size, np.int32)
     self.part = np.zeros(size, np.uint8)
     self.face = np.zeros(size, np.uint8)
-    self.ground = np.full(size, m.SKY, np.uint8)
     self.surfaces: list[Surface] = []
 
   def add(self, surface: Surface) -> int:
     """Registers a thing and returns its index for `write`."""
     self.surfaces.append(surface)
-    return len(self.surfaces) + 1
+    return FIRST_THING - 1 + len(self.surfaces)
 
   def write(self, where, index: int, depth, part, face) -> None:
     """Stores the fragments at `where`, which were tested against `depth`."""
@@ -125,15 +127,15 @@ class Buffer:
 
   def labels(self) -> np.ndarray:
     """uint8 `[H, W]` train ids."""
-    labels = [m.SKY, m.ROAD, *(s.thing.label for s in self.surfaces)]
-    label = np.array(labels, np.uint8)[self.surface]
-    ground = self.surface == GROUND_SURFACE
-    label[ground] = self.ground[ground]
-    return label
+    return np.array(self.surface_labels(), np.uint8)[self.surface]
+
+  def surface_labels(self) -> list[int]:
+    """Train ids in the order of the surface indices."""
+    return [m.SKY, *GROUND, *(s.thing.label for s in self.surfaces)]
 
   def instances(self) -> np.ndarray:
     """uint16 `[H, W]`: 1 and up for people and vehicles, else 0."""
-    ids = [0, 0, *(s.instance for s in self.surfaces)]
+    ids = [0] * FIRST_THING + [*(s.instance for s in self.surfaces)]
     return np.array(ids, np.uint16)[self.surface]
 
 
@@ -147,9 +149,9 @@ def draw_ground(
   below = slice(rows[0], None)
   z = (rays.height / rays.b[below])[:, None]
   x = ground_x(rays, rays.a[None], z)
-  buffer.ground[below] = scene_lib.ground_class(scene, x, z + rays.z)
+  label = scene_lib.ground_class(scene, x, z + rays.z)
   buffer.depth[below] = z
-  buffer.surface[below] = GROUND_SURFACE
+  buffer.surface[below] = _GROUND_INDEX[label]
   buffer.face[below] = Face.GROUND
 
 
@@ -219,8 +221,8 @@ def cast(
   column_in, column_out = np.minimum(near, far), np.maximum(near, far)
   d = shape.d - shape.ny * rays.height - shape.nz * rays.z
   slope = shape.nz - shape.ny * rays.b
-  with np.errstate(divide='ignore', invalid='ignore'):
-    bound = d / slope
+  slope[slope == 0] = 1e-12
+  bound = d / slope
   entering = np.where(slope < 0, bound, -np.inf)
   plane = entering.argmax(0)
   row_in = entering.max(0)
@@ -236,8 +238,9 @@ def cast(
     return None
   column_in, column_out = column_in[columns][None], column_out[columns][None]
   z = np.maximum(column_in, row_in[:, None])
-  hit = z < np.minimum(column_out, row_out[:, None])
-  hit &= (z < buffer.depth[rows, columns]) & (z > NEAR)
+  end = np.minimum(column_out, row_out[:, None])
+  hit = z < np.minimum(end, buffer.depth[rows, columns])
+  hit &= z > NEAR
   v, u = np.nonzero(hit)
   if not len(v):
     return None

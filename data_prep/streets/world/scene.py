@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+import numpy as np
+
 from data_prep.streets.world import domains, hashing
 from data_prep.streets.world import materials as m
 
@@ -169,13 +171,8 @@ class _Builder:
 
   def add(self, r: hashing.Random, label: int, **values) -> None:
     """Adds a thing with a random seed and tint."""
-    grey = 0.8 * r.normal()
-    tint = (
-      grey + 0.6 * r.normal(),
-      grey + 0.6 * r.normal(),
-      grey + 0.6 * r.normal(),
-    )
     seed = r.bits() & 0xFFFFFFFF
+    tint = _tint(r.bits())
     self.things.append(Thing(label=label, seed=seed, tint=tint, **values))
 
   def claim(
@@ -315,7 +312,7 @@ class _Builder:
     rates = self.domain.rates
     for label, rate, start in (
       (m.BUS, rates.bus, 17.0),
-      (m.TRUCK, rates.truck, 14.0),
+      (m.TRUCK, rates.truck, 18.0),
       (m.CAR, rates.car, 9.5),
     ):
       r = self.stream(f'traffic{label}')
@@ -392,7 +389,7 @@ class _Builder:
     r = self.stream('riders')
     for _ in range(r.poisson(rates.rider)):
       x = r.sign() * r.uniform(1.0, max(1.2, self.road - 0.8))
-      z = r.near(7.0, 42.0)
+      z = r.near(8.0, 46.0)
       bicycle = rates.bicycle / (rates.bicycle + rates.motorcycle)
       label = m.BICYCLE if r.chance(bicycle) else m.MOTORCYCLE
       behind = r.chance(0.6)
@@ -518,6 +515,16 @@ class _Builder:
       )
 
 
+def _tint(bits: int) -> tuple[float, float, float]:
+  """A colour offset of unit variance: a shared grey part and a hue."""
+  grey, *hue = (
+    (((bits >> shift) & 0xFF) + ((bits >> (shift + 8)) & 0xFF) - 255) / 104.5
+    for shift in (0, 16, 32, 48)
+  )
+  red, green, blue = (0.8 * grey + 0.6 * part for part in hue)
+  return red, green, blue
+
+
 def ground_class(scene: Scene, x, z):
   """Train id of the ground at road coordinates: road, sidewalk or terrain.
 
@@ -529,8 +536,6 @@ def ground_class(scene: Scene, x, z):
   Returns:
     uint8 array of the broadcast shape.
   """
-  import numpy as np
-
   across = np.abs(x)
   label = np.where(
     across < scene.road + scene.walk, np.uint8(m.SIDEWALK), np.uint8(m.TERRAIN)

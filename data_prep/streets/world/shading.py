@@ -40,7 +40,7 @@ _SHOPS = np.array(
 
 
 class Points(NamedTuple):
-  """Surface coordinates of all pixels, flattened; see `surface_points`.
+  """Surface coordinates of all pixels, flattened to `[H * W]`.
 
   Attributes:
     label: uint8 class.
@@ -49,7 +49,6 @@ class Points(NamedTuple):
     p: metres along the surface.
     q: metres up the surface, or ahead on level ones.
     grain: metres per pixel along p.
-    depth: metres.
     a: ray slope to the right.
   """
 
@@ -59,68 +58,75 @@ class Points(NamedTuple):
   p: np.ndarray
   q: np.ndarray
   grain: np.ndarray
-  depth: np.ndarray
   a: np.ndarray
 
 
 class Table(NamedTuple):
-  """Per-surface values, gathered by surface index."""
+  """Per-surface values, to be gathered by surface index."""
 
+  label: np.ndarray
+  colour: np.ndarray
   seed: np.ndarray
-  tint: np.ndarray
   style: np.ndarray
   variant: np.ndarray
   x: np.ndarray
   z: np.ndarray
-  base: np.ndarray
   half: np.ndarray
   height: np.ndarray
 
 
-def _table(buffer: geometry.Buffer, rays: geometry.Rays) -> Table:
-  """Per-surface columns; the first two rows stand for sky and ground."""
+def _table(
+  buffer: geometry.Buffer, rays: geometry.Rays, domain: domains.Domain
+) -> Table:
+  """Per-surface columns; the first rows stand for sky and ground."""
   ground = scene_lib.Thing(m.ROAD, 0.0, 0.0, 1.0, 1.0, seed=11)
-  things = [ground, ground, *(s.thing for s in buffer.surfaces)]
-  x = [0.0, 0.0, *(s.x for s in buffer.surfaces)]
+  first = geometry.FIRST_THING
+  things = [ground] * first + [s.thing for s in buffer.surfaces]
   column = lambda name, kind: np.array(
     [getattr(thing, name) for thing in things], kind
   )
+  label = np.array(buffer.surface_labels())
+  tint = column('tint', np.float32) * _tint_gain(domain)[label][:, None]
+  colour = np.array(domain.palette, np.float32)[label] + tint
   return Table(
+    label=label,
+    colour=np.maximum(colour, 12),
     seed=column('seed', np.uint32),
-    tint=column('tint', np.float32),
     style=column('style', np.int32),
     variant=column('variant', np.int32),
-    x=np.array(x),
-    z=column('z', np.float64) - rays.z,
-    base=column('base', np.float64),
-    half=column('width', np.float64) / 2,
-    height=column('height', np.float64),
+    x=np.array([0.0] * first + [s.x for s in buffer.surfaces], np.float32),
+    z=column('z', np.float32) - np.float32(rays.z),
+    half=column('width', np.float32) / 2,
+    height=column('height', np.float32),
   )
 
 
-def _surface_points(
+def _points(
   buffer: geometry.Buffer, rays: geometry.Rays, table: Table, label
 ) -> Points:
-  """Surface coordinates of the pixels that are not sky."""
-  v, u = np.nonzero(buffer.surface)
-  index, face = buffer.surface[v, u], buffer.face[v, u]
-  depth, a, b = buffer.depth[v, u], rays.a[u], rays.b[v]
-  p = a * depth - table.x[index]
-  q = rays.height - b * depth
-  grain = depth / rays.f
-  side = face == Face.SIDE
-  p[side] = depth[side] - table.z[index[side]]
-  grain[side] = grain[side] / np.maximum(np.abs(a[side]), 0.01)
-  level = face == Face.TOP
-  q[level] = depth[level] - table.z[index[level]]
-  ground = face == Face.GROUND
-  p[ground] = geometry.ground_x(rays, a[ground], depth[ground])
-  q[ground] = depth[ground] + rays.z
-  grain[ground] = grain[ground] / np.maximum(b[ground], 0.03)
-  f32 = lambda values: values.astype(np.float32)
-  return Points(
-    label[v, u], index, face, f32(p), f32(q), f32(grain), f32(depth), f32(a)
-  )
+  """Surface coordinates of all pixels; meaningless for the sky."""
+  shape = label.shape
+  depth64 = np.minimum(buffer.depth, 1e3)
+  depth = depth64.astype(np.float32)
+  a = rays.a.astype(np.float32)[None]
+  b = rays.b.astype(np.float32)[:, None]
+  x = table.x[buffer.surface]
+  p = a * depth - x
+  q = np.float32(rays.height) - b * depth
+  grain = depth / np.float32(rays.f)
+  side = np.nonzero(buffer.face == Face.SIDE)
+  z = table.z[buffer.surface[side]]
+  p[side] = depth[side] - z
+  grain[side] /= np.maximum(np.abs(a[0]), np.float32(0.01))[side[1]]
+  level = np.nonzero(buffer.face == Face.TOP)
+  q[level] = depth[level] - table.z[buffer.surface[level]]
+  ground = np.nonzero(buffer.face == Face.GROUND)
+  q[ground] = depth64[ground] + rays.z
+  p[ground] = geometry.ground_x(rays, rays.a[ground[1]], depth64[ground])
+  grain[ground] /= np.maximum(b[:, 0], np.float32(0.03))[ground[0]]
+  a = np.broadcast_to(a, shape)
+  arrays = (label, buffer.surface, buffer.face, p, q, grain, a)
+  return Points(*(array.reshape(-1) for array in arrays))
 
 
 def shade(
@@ -131,26 +137,21 @@ def shade(
   label: np.ndarray,
 ) -> np.ndarray:
   """The radiance image before the camera: float32 `[H, W, 3]`, 0 to 255."""
-  image = _sky(rays, scene, domain)
-  table = _table(buffer, rays)
-  points = _surface_points(buffer, rays, table, label)
-  solid = buffer.surface > 0
-  palette = np.array(domain.palette, np.float32)
-  colour = palette[points.label]
-  colour += table.tint[points.index] * _tint_gain(domain)[points.label][:, None]
-  np.maximum(colour, 12, out=colour)
-  part = buffer.part[solid]
-  special = np.nonzero(part)[0]
-  codes = part[special]
-  colour[special] *= m.PART_OWN[codes][:, None]
-  colour[special] += m.PART_FIXED[codes]
+  table = _table(buffer, rays, domain)
+  points = _points(buffer, rays, table, label)
+  colour = np.take(table.colour, points.index, axis=0)
+  special = np.nonzero(buffer.part.reshape(-1))[0]
+  codes = buffer.part.reshape(-1)[special]
+  own = colour[special] * m.PART_OWN[codes][:, None]
+  colour[special] = own + m.PART_FIXED[codes]
   _ground_patterns(colour, points, scene, domain)
-  _building_patterns(colour, points, table, domain)
+  _building_patterns(colour, points, table)
   _barrier_patterns(colour, points, table)
   gain = _texture(points, table, domain)
   gain *= _light(points, table, scene, domain)
   colour *= gain[:, None]
-  image[solid] = colour
+  image = colour.reshape(*label.shape, 3)
+  _sky(image, buffer, rays, scene, domain)
   _shadows(image, buffer, rays, scene, domain)
   return image
 
@@ -164,33 +165,32 @@ def _tint_gain(domain: domains.Domain) -> np.ndarray:
   return gain
 
 
-def _sky(rays, scene, domain) -> np.ndarray:
+def _sky(image, buffer, rays, scene, domain) -> None:
   """A gradient with clouds, fixed to the viewing direction."""
-  down = np.clip(rays.b / 0.42 + 1, 0, 1).astype(np.float32)[:, None, None]
+  v, u = np.nonzero(buffer.surface == 0)
+  b = rays.b[v]
+  down = np.clip(b / 0.42 + 1, 0, 1).astype(np.float32)[:, None]
   top, horizon = np.array(domain.sky, np.float32)
-  image = np.empty((len(rays.b), len(rays.a), 3), np.float32)
-  image[:] = top + (horizon - top) * down
-  rows = np.nonzero(rays.b < 0.01)[0]
-  if not len(rows):
-    return image
-  above = slice(0, int(rows[-1]) + 1)
-  x, y = np.broadcast_arrays(rays.a[None] * 4, rays.b[above][:, None] * 13)
+  x, y = rays.a[u] * 4, b * 13
   seed = scene.seed & 0xFFFFFFFF
   cloud = hashing.value_noise(x, y, seed)
-  cloud = cloud + 0.5 * hashing.value_noise(x * 2.7, y * 2.7, seed ^ 1)
-  np.clip(cloud * 1.5, 0, 1, out=cloud)
-  image[above] += cloud[..., None] * np.float32(domain.clouds * domain.texture)
-  return image
+  cloud += np.float32(0.5) * hashing.value_noise(x * 2.7, y * 2.7, seed ^ 1)
+  cloud = np.clip(cloud * np.float32(1.5), 0, 1)[:, None]
+  cloud *= np.float32(domain.clouds * domain.texture)
+  image[v, u] = top + (horizon - top) * down + cloud
 
 
 def _texture(points: Points, table: Table, domain) -> np.ndarray:
   """Multiplicative texture of two octaves, faded where it would alias."""
-  along, up, coarse, fine = m.TEXTURES[points.label].T
-  seed = table.seed[points.index]
-  fade = np.clip(0.6 / (along * points.grain), 0, 1)
+  along, up, coarse, fine = (
+    np.take(column, points.index) for column in m.TEXTURES[table.label].T.copy()
+  )
+  seed = np.take(table.seed, points.index)
+  sharp = np.float32(0.6) / (along * points.grain)
   x, y = points.p * along, points.q * up
-  gain = hashing.value_noise(x, y, seed) * (coarse * fade)
-  fine = fine * np.clip(0.15 / (along * points.grain), 0, 1)
+  gain = hashing.value_noise(x, y, seed)
+  gain *= coarse * np.minimum(sharp, 1)
+  fine = fine * np.minimum(sharp * np.float32(0.25), 1)
   near = np.nonzero(fine > 0.004)[0]
   gain[near] += fine[near] * hashing.value_noise(
     x[near] * 4, y[near] * 4, seed[near] + np.uint32(1)
@@ -210,8 +210,9 @@ def _light(points: Points, table: Table, scene, domain) -> np.ndarray:
   towards = points.a[sides] * scene.sun_side < 0
   light[sides] = np.where(towards, 1 + 0.5 * sun, 1 - 0.45 * sun)
   cards = np.nonzero(points.face == Face.CARD)[0]
-  half = table.half[points.index[cards]].astype(np.float32)
-  light[cards] += 0.35 * sun * scene.sun_side * points.p[cards] / half
+  half = table.half[points.index[cards]]
+  round_ = np.float32(0.35) * sun * scene.sun_side
+  light[cards] += round_ * points.p[cards] / half
   return light
 
 
@@ -257,7 +258,7 @@ def _centre_line(x, z, scene) -> np.ndarray:
   return np.zeros(x.shape, bool)
 
 
-def _building_patterns(colour, points: Points, table: Table, domain) -> None:
+def _building_patterns(colour, points: Points, table: Table) -> None:
   """Windows, storey lines, shops and roofs."""
   where = np.nonzero((points.label == m.BUILDING) & (points.face != Face.TOP))[0]
   if not len(where):
@@ -265,7 +266,7 @@ def _building_patterns(colour, points: Points, table: Table, domain) -> None:
   index = points.index[where]
   p, q, grain = points.p[where], points.q[where], points.grain[where]
   style, seed = table.style[index], table.seed[index]
-  height = table.height[index].astype(np.float32)
+  height = table.height[index]
   bay, storey, x0, x1, y0, y1, mirror, first = _WINDOWS[style].T
   bay = bay * (0.85 + 0.3 * ((seed & np.uint32(255)) / np.float32(256)))
   column, row = p / bay, (q - first) / storey
@@ -310,7 +311,7 @@ def _barrier_patterns(colour, points: Points, table: Table) -> None:
   index = points.index[where]
   p, q, grain = points.p[where], points.q[where], points.grain[where]
   style = table.style[index]
-  top = q > table.height[index].astype(np.float32) - 0.12
+  top = q > table.height[index] - 0.12
   fence = points.label[where] == m.FENCE
   gap = np.where(
     style == 0, p % 0.36 > 0.17,
@@ -363,6 +364,6 @@ def _shadow(image, buffer, rays, scene, thing, x, reach, domain) -> None:
   z = (rays.height / rays.b[top:bottom])[:, None]
   across = rays.a[None, left:right] * z
   inside = (across > x0) & (across < x1) & (z > z0) & (z < z1)
-  inside &= buffer.surface[box] == geometry.GROUND_SURFACE
+  inside &= buffer.face[box] == Face.GROUND
   strength = np.float32(0.55 - 0.2 * domain.sun)
   image[box][inside] *= strength
