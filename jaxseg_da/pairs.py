@@ -54,6 +54,14 @@ def parse_arg(arg: str | None) -> tuple[str, dict[str, str]]:
   return name, options
 
 
+def datasets(benchmark: str) -> tuple[str, str]:
+  """Source and target of a benchmark as dataset specs."""
+  if benchmark == 'streets':
+    return 'streets', 'streets'
+  source, target = benchmark.split('_to_')
+  return {'gta5': 'gta5:all'}.get(source, f'{source}:train'), f'{target}:train'
+
+
 def parse_size(text: str) -> tuple[int, int]:
   """`HxW` as two positive integers."""
   match = re.fullmatch(r'([1-9]\d*)x([1-9]\d*)', text)
@@ -107,8 +115,7 @@ def _streets(config, options) -> None:
 def _paper(config, name: str, options) -> None:
   """A published pair, at the sizes of AdaptSegNet and of what followed it."""
   source, target = name.split('_to_')
-  config.data.source = {'gta5': 'gta5:all', 'synthia': 'synthia:train'}[source]
-  config.data.target = f'{target}:train'
+  config.data.source, config.data.target = datasets(name)
   # AdaptSegNet 5.1: sources at 1280x720, Cityscapes at 1024x512 (W x H).
   config.data.source_size = {'gta5': (720, 1280), 'synthia': (760, 1280)}[source]
   config.data.target_size = {'cityscapes': (512, 1024), 'idd': (512, 1024)}[

@@ -76,13 +76,20 @@ class Run:
     """Builds a stage, with the step count that its host pass decided."""
     return train.build(self.config, name, _artifacts(self, name).steps)
 
-  def restore(self, name: str, step: int | None = None):
+  def restore(
+    self, name: str, step: int | None = None, folder: pathlib.Path | None = None
+  ):
     """The state of a stage at `step`, by default its newest checkpoint.
+
+    Args:
+      name: the stage.
+      step: a step that was checkpointed.
+      folder: of the checkpoints, where they are not the stage's own.
 
     Raises:
       UserError: there is no such checkpoint.
     """
-    folder = self.folder(name) / 'checkpoints'
+    folder = folder or self.folder(name) / 'checkpoints'
     checkpoints = checkpoint.Checkpoints(folder, self.config.checkpoint.keep)
     steps = checkpoints.steps()
     if not steps or (step is not None and step not in steps):
@@ -236,12 +243,12 @@ def batches(run: Run, stage: train.Stage, start: int):
   """Host batches of a stage from step `start` on."""
   return data_pipeline.pair_batches(
     {
-      name: data_pipeline.Stream(
+      name: data_pipeline.Domain(
         run.dataset(domain.spec),
-        labelled=domain.labelled,
-        size=domain.size,
-        crop=domain.crop,
+        size=domain.size if any(domain.size) else None,
         resize=domain.resize,
+        crop=domain.crop if any(domain.crop) else None,
+        labels=domain.labelled,
       )
       for name, domain in stage.method.domains.items()
     },
@@ -249,7 +256,7 @@ def batches(run: Run, stage: train.Stage, start: int):
     seed=run.config.seed,
     stage=stage.name,
     start_step=start,
-    num_steps=stage.steps,
+    num_steps=stage.steps - start,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )

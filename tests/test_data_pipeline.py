@@ -42,8 +42,22 @@ class Numbered:
 
 def batches(source, target, num_steps, **changes):
   settings = {'batch_size': 4, 'seed': 7, 'stage': 'first'} | changes
+  domains = {}
+  modes = {
+    'source': settings.pop('resize', 'pil_bicubic'),
+    'target': settings.pop('target_resize', changes.get('resize')),
+  }
+  for name, data in (('source', source), ('target', target)):
+    if data is not None:
+      domains[name] = pipeline.Domain(
+        data,
+        size=settings.pop(f'{name}_size', None),
+        resize=modes[name] or 'pil_bicubic',
+        crop=settings.pop(f'{name}_crop', None),
+        labels=settings.pop(f'{name}_labels', name == 'source'),
+      )
   with pipeline.pair_batches(
-    source, target, num_steps=num_steps, **settings
+    domains, num_steps=num_steps, **settings
   ) as iterator:
     assert len(iterator) == num_steps
     return list(iterator)
@@ -164,7 +178,7 @@ def test_target_labels_are_hidden_and_never_read():
 def test_one_domain_alone():
   assert set(batches(Numbered(5), None, 1)[0]) == {'source'}
   assert set(batches(None, Numbered(5), 1)[0]) == {'target'}
-  with pytest.raises(ValueError, match='a source or a target'):
+  with pytest.raises(ValueError, match='at least one domain'):
     batches(None, None, 1)
 
 

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from data_prep import build, common, workers
+from data_prep import build, common, streets, workers
 from data_prep.streets import examples, streets_dataset_builder, world
 from jaxseg_da import errors
 from jaxseg_da.data import pipeline, sources
@@ -241,6 +241,11 @@ def test_the_benchmark_is_built_on_first_use(monkeypatch, tmp_path, capfd):
   monkeypatch.setattr(subprocess, 'run', run)
   with pytest.raises(errors.UserError, match='unknown domain of streets'):
     sources.ensure_streets('town', tmp_path / 'data')
+  version = tmp_path / 'data/streets/gta-8x16' / streets.VERSION
+  version.rename(version.with_name('0.0.1'))  # As if the world had changed.
+  sources.ensure_streets('gta-8x16', tmp_path / 'data')
+  source = sources.open_dataset('streets/gta-8x16', tmp_path / 'data')
+  assert source.directory == version
 
 
 def test_ordered_map_is_ordered_and_passes_errors_on():

@@ -17,7 +17,8 @@ SIZE = (24, 32)
 def config(method: str = 'source_only', **values) -> config_lib.ConfigDict:
   """A one-stage config of the smallest street network."""
   c = config_lib.base_config()
-  c.model.width = 8
+  c.model.preset = 'reduced'
+  c.model.width = 64
   c.batch_size = c.scale_reference_batch = 8
   c.data.source_size = c.data.target_size = SIZE
   c.optim.main.update(name='sgd', learning_rate=0.05, weight_decay=1e-3)

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data_prep import builders, common, workers
+from data_prep import builders, common, streets, workers
 from data_prep.streets import examples
 from jaxseg_da import errors
 
@@ -103,7 +103,7 @@ class Builder(builders.DrivingBuilder):
   holds the same images with labels, for the oracle.
   """
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version(streets.VERSION)
   RELEASE_NOTES = {'1.0.0': 'First version.'}  # noqa: RUF012 (TFDS' contract)
   BUILDER_CONFIGS = list(_CONFIGS.values())  # noqa: RUF012 (TFDS' contract)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -149,8 +149,7 @@ def _stack_arrays(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def pair_batches(
-  source: sources.DatasetSource | None,
-  target: sources.DatasetSource | None,
+  domains: Mapping[str, Domain],
   *,
   batch_size: int,
   seed: int,
@@ -159,19 +158,13 @@ def pair_batches(
   start_step: int = 0,
   process_index: int = 0,
   process_count: int = 1,
-  source_size: transforms.Size | None = None,
-  target_size: transforms.Size | None = None,
-  resize: str = 'pil_bicubic',
-  target_resize: str | None = None,
-  source_crop: transforms.Size | None = None,
-  target_crop: transforms.Size | None = None,
-  target_labels: bool = False,
 ) -> Batches:
   """Training batches of steps start_step .. start_step + num_steps - 1.
 
   Args:
-    source: labelled data set, or None for batches without 'source'.
-    target: data set, or None for batches without 'target'.
+    domains: batch key -> domain; the keys are usually `source` and `target`.
+      Labels of a domain with `labels=False` are 255 throughout, and what is
+      stored is not read.
     batch_size: rows per domain and step, of all processes together.
     seed: seed of the run, at least 0.
     stage: name or number of the stage; another stage has another order.
@@ -179,35 +172,22 @@ def pair_batches(
     start_step: the first step.
     process_index: this process.
     process_count: number of processes; divides `batch_size`.
-    source_size: (height, width) to resize source images to; None: as stored.
-    target_size: the same for target images.
-    resize: resize mode of images, see `transforms.MODES`.
-    target_resize: another mode for the target; None: the same.
-    source_crop: (height, width) of random windows; None: no crop.
-    target_crop: the same for target images.
-    target_labels: only the oracle sets it. Otherwise labels of the target are
-      255 throughout, and what is stored is not read.
 
   Returns:
     An iterator of `{'source': {'image', 'label'}, 'target': {...}}`, image u8
     `[b, H, W, 3]` RGB, label u8 `[b, H, W, 1]`, b = batch_size / process_count.
 
   Raises:
-    errors.UserError: an unlabelled source, an empty data set, an indivisible
-      batch, a crop that does not fit. A corrupt record raises it on `next`.
+    errors.UserError: unlabelled data where labels are wanted, an empty data
+      set, an indivisible batch, a crop that does not fit. A corrupt record
+      raises it on `next`.
   """
+  if not domains:
+    raise ValueError('pair_batches needs at least one domain')
   local = _local_batch(batch_size, process_count)
-  rows: dict[str, _Rows] = {}
-  if source is not None:
-    domain = Domain(source, source_size, resize, source_crop)
-    rows['source'] = _Rows(domain, 'source', seed, stage)
-  if target is not None:
-    domain = Domain(
-      target, target_size, target_resize or resize, target_crop, target_labels
-    )
-    rows['target'] = _Rows(domain, 'target', seed, stage)
-  if not rows:
-    raise ValueError('pair_batches needs a source or a target')
+  rows = {
+    name: _Rows(domain, name, seed, stage) for name, domain in domains.items()
+  }
 
   def load(number: int) -> Batch:
     step, row = divmod(number, local)

@@ -7,7 +7,6 @@ TensorFlow never. A spec is `NAME[/CONFIG][:SPLIT]`: 'streets/city:validation',
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import pathlib
@@ -201,6 +200,8 @@ def open_dataset(
 def ensure_streets(config: str, data_dir: str | os.PathLike[str]) -> None:
   """Builds a domain of the embedded benchmark where it is not there yet.
 
+  Data that an older version of the world rendered counts as not there.
+
   The build runs in a process of its own: it starts workers, which does not go
   with devices in use. Several processes may call this at once; one builds.
 
@@ -211,15 +212,17 @@ def ensure_streets(config: str, data_dir: str | os.PathLike[str]) -> None:
   Raises:
     errors.UserError: the build failed; its message.
   """
-  root = pathlib.Path(data_dir).expanduser().resolve()
-  if _prepared(root, 'streets', config):
-    return
-  package = importlib.util.find_spec('data_prep')
-  if package is None or not package.submodule_search_locations:
+  try:
+    from data_prep import streets
+  except ImportError as error:
     raise errors.UserError(
       'streets cannot be built: the package data_prep is not installed'
-    )
-  home = str(pathlib.Path(*package.submodule_search_locations).parent)
+    ) from error
+  root = pathlib.Path(data_dir).expanduser().resolve()
+  folder = root / 'streets' / config / streets.VERSION
+  if (folder / 'dataset_info.json').exists():
+    return
+  home = str(pathlib.Path(streets.__file__).parents[2])
   paths = [home, *filter(None, [os.environ.get('PYTHONPATH')])]
   print(f'building streets/{config} in {root}', flush=True)
   command = [sys.executable, '-m', 'data_prep.build', 'streets']

@@ -14,9 +14,9 @@ from jaxseg_da.step import AXIS
 
 def segmenter(config):
   """The segmentation network of a config, with its BatchNorm rule."""
-  axis, groups = bn_axis(config.bn)
+  axis, group = bn_axis(config.bn)
   return models.build(
-    config.model, config.data.num_classes, bn_axis=axis, bn_groups=groups
+    config.model, config.data.num_classes, bn_axis=axis, bn_group=group
   )
 
 

@@ -25,7 +25,7 @@ def build(
   model: Any,
   num_classes: int,
   bn_axis: str | None = None,
-  bn_groups: tuple[tuple[int, ...], ...] | None = None,
+  bn_group: int | None = None,
 ) -> base.Network:
   """The network that a configuration asks for.
 
@@ -39,8 +39,7 @@ def build(
     num_classes: channels of the logits.
     bn_axis: mapped axis that BatchNorm synchronises statistics over; None
       keeps them per device.
-    bn_groups: groups of device indices that share statistics, see
-      `norm.index_groups`; None for the whole axis.
+    bn_group: neighbouring devices that share statistics; None for all.
 
   Raises:
     UserError: an unknown name or a value out of range.
@@ -56,7 +55,7 @@ def build(
 
   dtype = jnp.dtype(model.compute_dtype)
   options = layers.Options(
-    dtype, jnp.promote_types(dtype, jnp.float32), bn_axis, bn_groups
+    dtype, jnp.promote_types(dtype, jnp.float32), bn_axis, bn_group
   )
   make = {'deeplabv2': _deeplabv2, 'street': _street}[model.name]
   return base.from_linen(make(model, num_classes, options))

@@ -36,14 +36,15 @@ class ASPP(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, h, w, C]` features to `[B, h, w, num_classes]` logits."""
     o = self.options
     logits_dtype = jnp.promote_types(o.dtype, jnp.float32)
     x = x.astype(o.dtype)
     total = jnp.zeros((), logits_dtype)
     for i, dilation in enumerate(DILATIONS):
-      kernel, bias = _Branch(
-        self.num_classes, o.param_dtype, name=f'conv{i}'
-      )(x.shape[-1])
+      kernel, bias = _Branch(self.num_classes, o.param_dtype, name=f'conv{i}')(
+        x.shape[-1]
+      )
       if i < self.branches:
         y = layers.convolve(x, kernel.astype(o.dtype), dilation=dilation)
         total = total + y.astype(logits_dtype) + bias.astype(logits_dtype)

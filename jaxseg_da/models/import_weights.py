@@ -104,20 +104,25 @@ def load_into(
   return _unflatten({**leaves, **loaded}), '; '.join(notes)
 
 
-def to_torch_names(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Exports a DeepLab-V2 under the published names, in PyTorch layouts.
+def published_names(variables: Mapping[str, Any]) -> dict[str, str]:
+  """`{path: published name}` of a DeepLab-V2's parameters and statistics.
 
   With an auxiliary head that is `layer5` and the main head `layer6`; without
-  one the main head is `layer5`.
+  one the main head is `layer5`. Paths read `params/backbone/conv1/kernel`.
   """
   leaves = _flatten(variables)
-  multi = any(path.startswith('params/aux_classifier/') for path in leaves)
-  heads = {'aux_classifier': 'layer5', 'classifier': 'layer6'}
-  if not multi:
-    heads = {'classifier': 'layer5'}
+  heads = {'classifier': 'layer5'}
+  if any(path.startswith('params/aux_classifier/') for path in leaves):
+    heads = {'aux_classifier': 'layer5', 'classifier': 'layer6'}
+  return {path: _torch_name(path, heads) for path in leaves}
+
+
+def to_torch_names(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  """Exports a DeepLab-V2: `published_names` and PyTorch layouts."""
+  leaves = _flatten(variables)
   return {
-    _torch_name(path, heads): _to_torch(np.asarray(leaf))
-    for path, leaf in leaves.items()
+    name: _to_torch(np.asarray(leaves[path]))
+    for path, name in published_names(variables).items()
   }
 
 

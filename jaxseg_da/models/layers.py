@@ -20,18 +20,18 @@ class Options(NamedTuple):
     dtype: of convolutions and activations.
     param_dtype: of parameters and statistics.
     bn_axis: mapped axis that normalisation is synchronised over, or None.
-    bn_groups: groups of device indices that share statistics, or None.
+    bn_group: neighbouring devices that share statistics; None for all.
   """
 
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
   bn_axis: str | None = None
-  bn_groups: tuple[tuple[int, ...], ...] | None = None
+  bn_group: int | None = None
 
   def batch_norm(self, name: str) -> norm.BatchNorm:
     """A normalisation layer with these options."""
     return norm.BatchNorm(
-      self.bn_axis, self.bn_groups, self.dtype, self.param_dtype, name=name
+      self.bn_axis, self.bn_group, self.dtype, self.param_dtype, name=name
     )
 
 
@@ -61,6 +61,7 @@ class Conv(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """Convolves `[B, H, W, C_in]`; output in `options.dtype`."""
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', self.init, shape, self.options.param_dtype)
     return convolve(
@@ -85,6 +86,7 @@ class Classifier(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
+    """`[B, H, W, C_in]` to `[B, H, W, features]`."""
     o = self.options
     normal, zeros = initializers.normal(0.01), nn.initializers.zeros
     shape = (1, 1, x.shape[-1], self.features)

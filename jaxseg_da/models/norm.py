@@ -9,8 +9,6 @@ gradient is that of one device with the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -35,16 +33,14 @@ def index_groups(devices: int, size: int) -> tuple[tuple[int, ...], ...]:
 
 
 def moments(
-  x: jax.Array,
-  axis_name: str | None = None,
-  axis_index_groups: Sequence[Sequence[int]] | None = None,
+  x: jax.Array, axis_name: str | None = None, group_size: int | None = None
 ) -> tuple[jax.Array, jax.Array, int]:
   """Per-channel mean and biased variance of the (synchronised) batch.
 
   Args:
     x: `[..., C]`, floating. Devices hold batches of the same size.
     axis_name: mapped axis to synchronise over; None for this device only.
-    axis_index_groups: partition of the axis into groups of equal size.
+    group_size: neighbouring devices that share statistics; None for all.
 
   Returns:
     Mean `[C]`, variance `[C]` (both float32 at least) and the number of values
@@ -56,8 +52,9 @@ def moments(
   if axis_name is None:
     add = lambda value: value
   else:
-    groups = axis_index_groups
-    count *= lax.axis_size(axis_name) if groups is None else len(groups[0])
+    devices = lax.axis_size(axis_name)
+    groups = index_groups(devices, group_size) if group_size else None
+    count *= group_size or devices
     add = lambda value: lax.psum(value, axis_name, axis_index_groups=groups)
   mean = add(jnp.sum(x, axes)) / count
   variance = add(jnp.sum(jnp.square(x - mean), axes)) / count
@@ -73,18 +70,19 @@ class BatchNorm(nn.Module):
 
   Attributes:
     axis_name: mapped axis to synchronise statistics over, or None.
-    axis_index_groups: groups of device indices that share statistics.
+    group_size: neighbouring devices that share statistics; None for all.
     dtype: of the output; statistics and affine stay in float32 at least.
     param_dtype: of parameters and running statistics.
   """
 
   axis_name: str | None = None
-  axis_index_groups: tuple[tuple[int, ...], ...] | None = None
+  group_size: int | None = None
   dtype: jnp.dtype = jnp.float32
   param_dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Normalises `[..., C]`; with `train`, by and into its statistics."""
     shape = x.shape[-1:]
     ones, zeros = nn.initializers.ones, nn.initializers.zeros
     scale = self.param('scale', ones, shape, self.param_dtype)
@@ -94,9 +92,7 @@ class BatchNorm(nn.Module):
       for name, make in (('mean', jnp.zeros), ('var', jnp.ones))
     }
     if train and not self.is_initializing():
-      mean, variance, count = moments(
-        x, self.axis_name, self.axis_index_groups
-      )
+      mean, variance, count = moments(x, self.axis_name, self.group_size)
       unbiased = variance * (count / max(count - 1, 1))
       for name, value in (('mean', mean), ('var', unbiased)):
         old = running[name].value

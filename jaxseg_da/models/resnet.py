@@ -1,4 +1,4 @@
-"""ResNet with bottlenecks as the DeepLab-V2 of the adaptation literature has it.
+"""ResNet with bottlenecks, as adaptation papers use it below DeepLab-V2.
 
 He et al., "Deep Residual Learning", arXiv 1512.03385, in the Caffe layout that
 DeepLab (Chen et al., arXiv 1606.00915) dilates to output stride 8:
@@ -44,6 +44,7 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """`[B, H, W, C]` to `[B, h, w, 4 * planes]`."""
     o = self.options
     wide = self.planes * EXPANSION
 

@@ -31,6 +31,7 @@ class Unit(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """`[B, H, W, C]` to `[B, h, w, features]`."""
     x = layers.Conv(
       self.features,
       self.size,
@@ -52,6 +53,7 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    """Keeps the shape `[B, h, w, C]`."""
     o, d, width = self.options, self.dilation, x.shape[-1]
     y = Unit(width, 3, o, dilation=d, name='unit1')(x, train)
     y = Unit(width, 3, o, dilation=d, relu=False, name='unit2')(y, train)
@@ -87,6 +89,7 @@ class Head(nn.Module):
   def __call__(
     self, fine: jax.Array, coarse: jax.Array, train: bool
   ) -> jax.Array:
+    """Logits `[B, H/4, W/4, C]` of features at strides 4 and 8."""
     o, width = self.options, fine.shape[-1]
     coarse = Unit(width, 1, o, relu=False, name='coarse')(coarse, train)
     fine = Unit(width, 1, o, relu=False, name='fine')(fine, train)

@@ -94,11 +94,8 @@ def read(path) -> Any:
     UserError: the file asks for a forbidden global, or is no such file.
   """
   try:
-    if zipfile.is_zipfile(path):
-      root = _read_zip(path)
-    else:
-      root = _read_legacy(path)
-    return _resolve(root)
+    reader = _read_zip if zipfile.is_zipfile(path) else _read_legacy
+    return _resolve(reader(path))
   except errors.UserError as error:
     raise errors.UserError(f'{path}: {error}') from None
   except (
@@ -135,9 +132,7 @@ class _Unpickler(pickle.Unpickler):
         )
       if name == '_rebuild_parameter':
         return lambda data, *_: data
-    if module == 'torch' and name in _STORAGES:
-      return np.dtype(_STORAGES[name])
-    if module == 'torch' and name in _DTYPES:
+    if module == 'torch' and (name in _STORAGES or name in _DTYPES):
       return name
     raise errors.UserError(
       f'the pickle asks for {module}.{name}, which is not a tensor or a'
@@ -147,10 +142,11 @@ class _Unpickler(pickle.Unpickler):
   def persistent_load(self, pid: Any) -> _Storage:
     if not (isinstance(pid, tuple) and len(pid) >= 5 and pid[0] == 'storage'):
       raise errors.UserError('the pickle refers to something but a storage')
-    _, dtype, key, _, length, *view = pid
-    plain = isinstance(dtype, np.dtype) and type(length) is int and length >= 0
+    _, kind, key, _, length, *view = pid
+    plain = kind in _STORAGES and type(length) is int and length >= 0
     if not plain or any(v is not None for v in view):
       raise errors.UserError('the pickle holds a storage of an unknown kind')
+    dtype = np.dtype(_STORAGES[kind])
     known = self._storages.setdefault(str(key), _Storage(dtype, length))
     if (known.dtype, known.length) != (dtype, length):
       raise errors.UserError('one storage is described in two ways')
@@ -181,12 +177,13 @@ def _read_legacy(path) -> Any:
       raise errors.UserError('neither a zip archive nor a PyTorch stream')
     system = load()
     order = 'little' if system.get('little_endian', True) else 'big'
+    sign = '<' if order == 'little' else '>'
     root = load()
     for key in load():
       storage = storages[str(key)]
-      (length,) = struct.unpack('<q' if order == 'little' else '>q', file.read(8))
+      (length,) = struct.unpack(f'{sign}q', file.read(8))
       if length != storage.length:
-        raise errors.UserError('a tensor storage has another length than it says')
+        raise errors.UserError('a tensor storage differs from its description')
       storage.fill(file.read(length * storage.dtype.itemsize), order)
   return root
 

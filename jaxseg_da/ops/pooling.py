@@ -32,7 +32,7 @@ def max_pool_ceil(x: jax.Array) -> jax.Array:
   padding = [(1, 1 + (n + 1) % 2) for n in x.shape[1:3]]
   return lax.reduce_window(
     x,
-    jnp.array(-jnp.inf, x.dtype),
+    -jnp.inf,
     lax.max,
     window_dimensions=(1, 3, 3, 1),
     window_strides=(1, 2, 2, 1),

@@ -5,14 +5,9 @@ Plain NumPy. Labels, instances and depth are the same on every platform.
 
 from __future__ import annotations
 
-from data_prep.streets.world.domains import (
-  CITY,
-  GTA,
-  PRESETS,
-  Domain,
-  domain,
-  mix,
-)
+from data_prep.streets.world.domains import Domain, mix
+from data_prep.streets.world.grammar import make_scene
+from data_prep.streets.world.presets import CITY, GTA, PRESETS, domain, names
 from data_prep.streets.world.render import (
   View,
   depth_to_centimetres,
@@ -20,7 +15,7 @@ from data_prep.streets.world.render import (
   render_view,
   scene_seed,
 )
-from data_prep.streets.world.scene import Scene, ground_class, make_scene
+from data_prep.streets.world.scene import Scene, ground_class
 
 __all__ = [
   'CITY',
@@ -34,6 +29,7 @@ __all__ = [
   'ground_class',
   'make_scene',
   'mix',
+  'names',
   'render_example',
   'render_view',
   'scene_seed',

@@ -139,9 +139,7 @@ class Buffer:
     return np.array(ids, np.uint16)[self.surface]
 
 
-def draw_ground(
-  buffer: Buffer, rays: Rays, scene: scene_lib.Scene
-) -> None:
+def draw_ground(buffer: Buffer, rays: Rays, scene: scene_lib.Scene) -> None:
   """Fills the rows below the horizon."""
   rows = np.nonzero(rays.b * GROUND_END > rays.height)[0]
   if not len(rows):
@@ -173,21 +171,15 @@ class Profile(NamedTuple):
 def profile(points: Sequence[tuple[float, float]]) -> Profile:
   """The half planes of a convex, counter-clockwise polygon of (z, y)."""
   nz, ny, d, faces = [], [], [], []
-  for (z0, y0), (z1, y1) in zip(
-    points, [*points[1:], points[0]], strict=True
-  ):
+  for (z0, y0), (z1, y1) in zip(points, [*points[1:], points[0]], strict=True):
     edge_y, edge_z = y1 - y0, z0 - z1
     nz.append(edge_y)
     ny.append(edge_z)
     d.append(edge_y * z0 + edge_z * y0)
     upright, level = edge_z == 0, edge_y == 0
-    faces.append(
-      Face.END if upright else Face.TOP if level else Face.SLOPE
-    )
+    faces.append(Face.END if upright else Face.TOP if level else Face.SLOPE)
   column = lambda values: np.array(values)[:, None]
-  return Profile(
-    column(ny), column(nz), column(d), np.array(faces, np.uint8)
-  )
+  return Profile(column(ny), column(nz), column(d), np.array(faces, np.uint8))
 
 
 class Hits(NamedTuple):
@@ -271,7 +263,10 @@ def draw_card(
     return
   scale = rays.f / z
   half = thing.width / 2 * scale
-  u0, u1 = rays.cx + surface.x * scale - half, rays.cx + surface.x * scale + half
+  u0, u1 = (
+    rays.cx + surface.x * scale - half,
+    rays.cx + surface.x * scale + half,
+  )
   v1 = rays.cy + (rays.height - thing.base) * scale
   v0 = v1 - thing.height * scale
   if thing.label == m.POLE:

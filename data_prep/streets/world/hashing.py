@@ -170,9 +170,11 @@ def value_noise(
 def pixel_normals(height: int, width: int, seed: int) -> np.ndarray:
   """Sensor noise: float32 `[height, width, 3]`, zero mean, unit variance."""
   y, x = np.indices((height, width), dtype=np.int32)
-  planes = []
+  noise = np.empty((height, width, 3), np.float32)
   for channel in range(3):
     bits = lattice(x, y, combine(seed, channel) & 0xFFFFFFFF)
-    total = sum((bits >> np.uint32(s)) & np.uint32(255) for s in (0, 8, 16, 24))
-    planes.append((total.astype(np.float32) - 510) * np.float32(_SQRT3 / 256))
-  return np.stack(planes, axis=-1)
+    total = bits & np.uint32(255)
+    for shift in (8, 16, 24):
+      total += (bits >> np.uint32(shift)) & np.uint32(255)
+    noise[..., channel] = total
+  return (noise - np.float32(510)) * np.float32(_SQRT3 / 256)

@@ -10,6 +10,7 @@ from data_prep.streets.world import (
   camera_model,
   domains,
   geometry,
+  grammar,
   hashing,
   shading,
   silhouettes,
@@ -164,7 +165,7 @@ def render_example(
   index: int,
   size: Size,
   views: bool = False,
-) -> dict[str, np.ndarray]:
+) -> dict[str, np.ndarray | np.generic]:
   """One example of the benchmark.
 
   Args:
@@ -182,7 +183,7 @@ def render_example(
     `image_next`, and `motion` float32 `[2, 3]`, the positions (x right, y
     down, z ahead, metres) of the previous and next camera in this frame.
   """
-  scene = scene_lib.make_scene(scene_seed(domain.family, split, index), domain)
+  scene = grammar.make_scene(scene_seed(domain.family, split, index), domain)
   view = render_view(scene, domain, size)
   example = {**view._asdict(), 'baseline': np.float32(scene.baseline)}
   if views:

@@ -64,9 +64,11 @@ def rider(s, t, thing: Thing) -> np.ndarray:
   across = np.abs(s - lean)
   torso = (t > 0.38) & (t < 0.8) & (across < (0.34 if side else 0.72))
   reach = np.abs(t - 0.62 + 0.12 * s) < 0.05
-  arms = reach & (s > 0.2) if side else (across > 0.7) & (across < 0.95) & (
-    t > 0.42
-  ) & (t < 0.76)
+  arms = (
+    reach & (s > 0.2)
+    if side
+    else (across > 0.7) & (across < 0.95) & (t > 0.42) & (t < 0.76)
+  )
   legs = (t < 0.42) & (
     np.abs(s - 0.1 - 0.3 * t) < 0.2 if side else np.abs(across - 0.4) < 0.26
   )
@@ -75,8 +77,11 @@ def rider(s, t, thing: Thing) -> np.ndarray:
   helmet = head & (t > 0.88)
   cover = Part.WHITE if thing.variant == 0 else Part.HAIR
   return _paint(
-    _shape(s, t), (legs, Part.TROUSERS), (torso | arms, Part.BODY),
-    (head, Part.SKIN), (helmet, cover),
+    _shape(s, t),
+    (legs, Part.TROUSERS),
+    (torso | arms, Part.BODY),
+    (head, Part.SKIN),
+    (helmet, cover),
   )
 
 
@@ -95,12 +100,14 @@ def _two_wheeler(s, t, thing: Thing, rim: float, tube: float) -> np.ndarray:
   motor = thing.label == m.MOTORCYCLE
   if thing.style:  # from behind
     across = np.abs(s)
-    wheel = (across < (0.3 if motor else 0.2)) & (t < 0.62)
+    wheel = (across < (0.3 if motor else 0.26)) & (t < 0.62)
     body = (across < (0.55 if motor else 0.2)) & (t > 0.4) & (t < 0.86)
     bar = (np.abs(t - 0.92) < 0.07) & (across < 0.95)
     lamp = motor & (across < 0.2) & (np.abs(t - 0.62) < 0.06)
     return _paint(
-      _shape(s, t), (body | bar, Part.BODY), (wheel, Part.TYRE),
+      _shape(s, t),
+      (body | bar, Part.BODY),
+      (wheel, Part.TYRE),
       (lamp, Part.TAIL_LAMP),
     )
   dx = (np.abs(s) - 0.62) / 0.37
@@ -136,7 +143,9 @@ def light(s, t, thing: Thing) -> np.ndarray:
   lit = (Part.GREEN_LAMP, Part.AMBER_LAMP, Part.RED_LAMP)[thing.variant]
   case = Part.YELLOW if thing.style else Part.BODY
   return _paint(
-    _shape(s, t), (np.abs(s) < 2, case), (inside, Part.LAMP_OFF),
+    _shape(s, t),
+    (np.abs(s) < 2, case),
+    (inside, Part.LAMP_OFF),
     (inside & (lamp == thing.variant), lit),
   )
 
@@ -189,9 +198,7 @@ def tree(s, t, thing: Thing) -> np.ndarray:
     y = (t - middle) / radius
     power = s * s + y * y
     crown = (power < 0.82 + 0.36 * ragged) & (t > 0.26)
-  return _paint(
-    _shape(s, t), (trunk, Part.TRUNK), (crown, Part.BODY)
-  )
+  return _paint(_shape(s, t), (trunk, Part.TRUNK), (crown, Part.BODY))
 
 
 def _palm(s, t, thing: Thing) -> np.ndarray:
@@ -205,8 +212,7 @@ def _palm(s, t, thing: Thing) -> np.ndarray:
   tuft = (np.abs(y - 0.25 * across) < 0.03) & (across < 0.5)
   core = _disc(s, t, 0.09, 0.88, 0.24, 0.05)
   return _paint(
-    _shape(s, t), (trunk, Part.TRUNK),
-    (frond | steep | tuft | core, Part.BODY),
+    _shape(s, t), (trunk, Part.TRUNK), (frond | steep | tuft | core, Part.BODY)
   )
 
 

@@ -50,19 +50,13 @@ class Points(NamedTuple):
 Painter = Callable[[Points, Thing], np.ndarray]
 
 
-def solids(
-  thing: Thing,
-) -> Iterator[tuple[float, geometry.Profile, Painter]]:
+def solids(thing: Thing) -> Iterator[tuple[float, geometry.Profile, Painter]]:
   """Yields (width, profile, painter) of each solid of a vehicle."""
   length, height = thing.length, thing.height
   if thing.label == m.CAR:
     foot, top, front_top, front_foot, belt, nose = _CARS[thing.style]
-    body = [
-      (0, 0), (1, 0), (1, nose), (front_foot, belt), (0, belt),
-    ]
-    cabin = [
-      (foot, belt), (front_foot, belt), (front_top, 1.0), (top, 1.0),
-    ]
+    body = [(0, 0), (1, 0), (1, nose), (front_foot, belt), (0, belt)]
+    cabin = [(foot, belt), (front_foot, belt), (front_top, 1.0), (top, 1.0)]
     yield thing.width, _scaled(thing, body), _car_body
     yield thing.width * 0.9, _scaled(thing, cabin), _car_cabin
   elif thing.label == m.TRUCK:
@@ -76,9 +70,7 @@ def solids(
     yield thing.width, _scaled(thing, body), _bus
   else:
     nose = min(0.9, height * 0.25) / length
-    body = [
-      (0, 0), (1, 0), (1, 0.4), (1 - nose, 1), (nose, 1), (0, 0.4),
-    ]
+    body = [(0, 0), (1, 0), (1, 0.4), (1 - nose, 1), (nose, 1), (0, 0.4)]
     yield thing.width, _scaled(thing, body), _train
 
 

@@ -1,0 +1,237 @@
+"""Which evaluations a run makes, and what results.json says of them."""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+
+import jax
+import numpy as np
+
+from jaxseg_da import checkpoint, errors, labels, parallel, pipeline, train
+from jaxseg_da import evaluate as evaluate_lib
+from jaxseg_da import report as report_lib
+from jaxseg_da.data import pipeline as data_pipeline
+
+
+def validation(spec: str) -> str:
+  """The validation split of a dataset that is trained on."""
+  return f'{spec.partition(":")[0]}:validation'
+
+
+def specs(config) -> list[str]:
+  """Datasets that stages are evaluated on: the target's, maybe the source's."""
+  result = [validation(config.data.target)]
+  if config.evaluate.source:
+    result.append(validation(config.data.source))
+  return result
+
+
+def input_size(config) -> tuple[int, int]:
+  """The network's input size at evaluation; `(0, 0)`: native."""
+  return tuple(config.evaluate.size)
+
+
+def evaluate(run: pipeline.Run, stage: train.Stage, state, spec: str) -> dict:
+  """The evaluation record of a state on one split."""
+  config = run.config
+  limit = f'[:{config.evaluate.limit}]' if config.evaluate.limit else ''
+  batches = data_pipeline.eval_batches(
+    run.dataset(spec + limit),
+    _evaluation_batch(config),
+    jax.process_index(),
+    jax.process_count(),
+  )
+  with batches:
+    record, _ = evaluate_lib.evaluate(
+      train.predictor(stage, state),
+      batches,
+      split=spec,
+      num_classes=config.data.num_classes,
+      names=labels.NAMES,
+      subsets=labels.SUBSETS,
+      evaluate_config=config.evaluate,
+      resize=config.data.target_resize or config.data.resize,
+      allreduce=parallel.sum_over_processes,
+    )
+  return record
+
+
+def _evaluation_batch(config) -> int:
+  """`evaluate.batch_size`, rounded up to a multiple of the processes."""
+  count = jax.process_count()
+  return -(-config.evaluate.batch_size // count) * count
+
+
+def during(run: pipeline.Run, stage: train.Stage, state, step: int) -> None:
+  """Evaluates between steps; keeps the checkpoint that is best so far."""
+  record = evaluate(run, stage, state, specs(run.config)[0])
+  run.writer.write_scalars(stage.name, step, _scalars(record))
+  _keep_best(run, stage, state, step, record)
+
+
+def after(run: pipeline.Run, stage: train.Stage, state) -> dict:
+  """Evaluations of a finished stage, for its `done.json`."""
+  found = [evaluate(run, stage, state, spec) for spec in specs(run.config)]
+  run.writer.write_scalars(stage.name, stage.steps, _scalars(found[0]))
+  best = _keep_best(run, stage, state, stage.steps, found[0])
+  return {
+    'evaluation': found[0],
+    'source_evaluation': found[1] if len(found) > 1 else None,
+    'best': best,
+  }
+
+
+def _scalars(record: dict) -> dict:
+  """What of an evaluation goes into metrics.jsonl."""
+  keys = ('miou', 'miou_16', 'miou_13', 'pixel_accuracy')
+  return {f'eval/{k}': record[k] for k in keys if record[k] is not None}
+
+
+def _best_folder(run: pipeline.Run, name: str) -> pathlib.Path:
+  return run.folder(name) / 'best'
+
+
+def _keep_best(run, stage, state, step: int, record: dict) -> dict:
+  """The best record so far; its state is checkpointed beside it.
+
+  Only runs that evaluate during training keep a second checkpoint: otherwise
+  the last one is the best.
+  """
+  folder = _best_folder(run, stage.name)
+  best = checkpoint.read_json(folder / 'best.json')
+  if best is None or record['miou'] >= best['miou'] or best['step'] > step:
+    best = {**record, 'step': step, 'selected_on_target_labels': True}
+    if run.config.evaluate.every_steps:
+      keeper = checkpoint.Checkpoints(folder / 'checkpoints', keep=1)
+      meta = {'stage': stage.name, 'step': step, 'seed': run.config.seed}
+      keeper.save(step, run.backend.to_global(state), meta)
+      keeper.close()
+    if jax.process_index() == 0:
+      checkpoint.write_json(folder / 'best.json', best)
+  parallel.barrier(f'best {stage.name} {step}')
+  return best
+
+
+def restore_best(run: pipeline.Run, name: str):
+  """The state that evaluated best, on target labels.
+
+  Raises:
+    UserError: the stage kept none.
+  """
+  folder = _best_folder(run, name) / 'checkpoints'
+  if not folder.exists():
+    raise errors.UserError(
+      f'stage {name} kept no best checkpoint; train with '
+      '--config.evaluate.every_steps greater than 0'
+    )
+  return run.restore(name, folder=folder)
+
+
+def collect(run: pipeline.Run) -> dict:
+  """What results.json holds, from the stages' `done.json`."""
+  config = run.config
+  stages = [run.done(name) for name in config.pipeline]
+  main = [s for s in stages if s['role'] == 'main'][-1]
+  control = [s for s in stages if s['name'] == 'control']
+  return {
+    'method': config.method,
+    'benchmark': _pair(config),
+    'seed': config.seed,
+    'git': _git(),
+    'jax': jax.__version__,
+    'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+    'stages': stages,
+    'evaluation': main['evaluation'],
+    'best': main['best'],
+    'control': control[0]['evaluation'] if control else None,
+    'steps': None,
+  }
+
+
+def _pair(config) -> str:
+  """The benchmark's name; an overridden pair is called by its datasets."""
+  from jaxseg_da import pairs  # noqa: PLC0415 -- config files import it, too
+
+  names = [spec.partition(':')[0] for spec in pairs.datasets(config.benchmark)]
+  actual = [
+    config.data[domain].partition(':')[0] for domain in ('source', 'target')
+  ]
+  same = all(
+    a == n or (n == 'streets' and a.startswith('streets/'))
+    for a, n in zip(actual, names, strict=True)
+  )
+  if same:
+    return config.benchmark
+  return '_to_'.join(name.replace('/', '-') for name in actual)
+
+
+def _git() -> str | None:
+  """The commit that runs, with a plus sign where files differ from it."""
+  folder = pathlib.Path(__file__).parent
+  command = ['git', '-C', str(folder), 'describe', '--always', '--abbrev=12']
+  try:
+    found = subprocess.run(
+      [*command, '--dirty=+'], capture_output=True, text=True, check=False
+    )
+  except OSError:
+    return None
+  return found.stdout.strip() or None
+
+
+def table(found: dict) -> str:
+  """Stages by mIoU, with gains over the control."""
+  rows = [(s['name'], s['evaluation']) for s in found['stages']]
+  text = evaluate_lib.table(rows, found['control'])
+  for stage in found['stages']:
+    if stage['source_evaluation']:
+      value = stage['source_evaluation']['miou']
+      text += f'\n{stage["name"]} on the source: {value:.2f}'
+      break
+  return text
+
+
+def class_table(record: dict) -> str:
+  """IoU per class of one record."""
+  return evaluate_lib.class_table(record)
+
+
+def pictures(run: pipeline.Run) -> None:
+  """Writes images/*.png: image, truth, source-only and adapted predictions."""
+  names = picture_stages(run)
+  count = run.config.report.images
+  spec = specs(run.config)[0]
+  source = run.dataset(spec)
+  examples = [source[i] for i in _spread(len(source), count)]
+  predictions = {}
+  options = evaluate_lib.check(run.config.evaluate)
+  for name in names:
+    predict = train.predictor(run.stage(name), run.restore(name))
+    predictions[name] = [
+      np.asarray(
+        evaluate_lib.scores(
+          predict, e['image'][None], e['label'].shape[:2], options
+        )
+      )[0].argmax(-1)
+      for e in examples
+    ]
+  report_lib.summary_images(
+    run.workdir / 'images',
+    [e['image'] for e in examples],
+    [e['label'][..., 0] for e in examples],
+    predictions,
+  )
+
+
+def picture_stages(run: pipeline.Run) -> list[str]:
+  """The source-only stage, where there is one, and the main stage."""
+  config = run.config
+  main = [n for n in config.pipeline if config.stages[n].role == 'main']
+  first = [n for n in main if config.stages[n].method == 'source_only'][:1]
+  return list(dict.fromkeys([*first, main[-1]]))
+
+
+def _spread(total: int, count: int) -> list[int]:
+  """`count` indices over `range(total)`, evenly."""
+  count = min(total, count)
+  return [i * total // count for i in range(count)]
