@@ -219,6 +219,22 @@ def scaled(config: ConfigDict, factor: float) -> ConfigDict:
   return config
 
 
+def check_types(config: ConfigDict) -> None:
+  """Compares every key with `base_config`, for configs read from files.
+
+  Raises:
+    UserError: a key that does not exist; names it.
+  """
+  known = base_config()
+  with known.unlocked():
+    known.optim.update({n: optimizer() for n in config.optim})
+    known.stages.update({n: stage('', 1) for n in config.stages})
+  keys = [key for key, _ in leaves(known)]
+  for key, _ in leaves(config):
+    if key not in keys:
+      raise errors.unknown('config key', key, keys)
+
+
 def batch_ratio(config: ConfigDict) -> float:
   """The batch over the one that the constants were made for; 1 without rule."""
   if config.scale_rule == 'none':
@@ -240,7 +256,9 @@ def resolve(config: ConfigDict) -> ConfigDict:
       _append_control(config)
     ratio = batch_ratio(config)
     for block in config.optim.values():
-      block.learning_rate *= ratio**0.5 if config.scale_rule == 'sqrt' else ratio
+      block.learning_rate *= (
+        ratio**0.5 if config.scale_rule == 'sqrt' else ratio
+      )
     config.dacs.ema_decay **= ratio
   return scaled(config, config.steps_scale / ratio)
 
@@ -269,7 +287,7 @@ def validate(config: ConfigDict, num_devices: int) -> None:
   Raises:
     UserError: names the key, its value and what would be valid.
   """
-  from jaxseg_da import methods, parallel, pairs  # noqa: PLC0415
+  from jaxseg_da import methods, pairs, parallel
 
   one_of = (
     ('backend', parallel.BACKENDS),
@@ -312,9 +330,7 @@ def validate(config: ConfigDict, num_devices: int) -> None:
   _validate_sizes(config)
   _validate_stages(config, methods.NAMES)
   if config.benchmark not in pairs.BENCHMARKS:
-    raise errors.unknown(
-      'config.benchmark', config.benchmark, pairs.BENCHMARKS
-    )
+    raise errors.unknown('config.benchmark', config.benchmark, pairs.BENCHMARKS)
 
 
 def _validate_bn(bn: str, num_devices: int) -> None:

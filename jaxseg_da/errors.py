@@ -19,6 +19,4 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
   known = sorted(str(c) for c in choices)
   near = difflib.get_close_matches(str(name), known, 1)
   hint = f' Did you mean {near[0]!r}?' if near else ''
-  return UserError(
-    f'unknown {kind} {name!r}; valid: {", ".join(known)}.{hint}'
-  )
+  return UserError(f'unknown {kind} {name!r}; valid: {", ".join(known)}.{hint}')

@@ -85,7 +85,7 @@ def _dispatch(config, workdir: pathlib.Path, mode: str) -> int:
       '--xla_gpu_autotune_level=0'
     ).strip()
   # JAX reads the flags above when it starts.
-  from jaxseg_da import modes, parallel, train  # noqa: PLC0415
+  from jaxseg_da import modes, parallel, train
 
   parallel.start_processes(config.distributed)
   try:

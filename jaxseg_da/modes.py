@@ -13,18 +13,19 @@ from jaxseg_da import (
   errors,
   parallel,
   pipeline,
-  predict as predict_lib,
   report,
   results,
   train,
   writers,
 )
 from jaxseg_da import config as config_lib
+from jaxseg_da import predict as predict_lib
+from jaxseg_da.run import Run, say
 
 
 def open_run(
   config, workdir: pathlib.Path, stop: Callable[[], bool] = lambda: False
-) -> pipeline.Run:
+) -> Run:
   """Resolves and checks a config, and ties it to its work directory.
 
   Raises:
@@ -43,7 +44,7 @@ def open_run(
         f'{workdir} was made with another config; it differs in: '
         f'{", ".join(keys)}. Use another --workdir, or the old values.'
       )
-  return pipeline.Run(
+  return Run(
     config=config,
     workdir=workdir,
     backend=parallel.backend(config.backend),
@@ -56,7 +57,7 @@ def run(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
   """Runs or resumes the pipeline; ends with results.json and report.html."""
   opened = open_run(config, workdir, stop)
   if checkpoint.read_json(workdir / 'results.json') is not None:
-    _say(f'{workdir} is finished; see {workdir / "report.html"}')
+    say(f'{workdir} is finished; see {workdir / "report.html"}')
     return
   pipeline.check_data(opened)
   if jax.process_index() == 0:
@@ -72,7 +73,7 @@ def run(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
   parallel.barrier('results')
 
 
-def _main_stage(run: pipeline.Run) -> str:
+def _main_stage(run: Run) -> str:
   """The stage that evaluate and predict take: the last one that is not a
   baseline."""
   return [
@@ -82,7 +83,7 @@ def _main_stage(run: pipeline.Run) -> str:
   ][-1]
 
 
-def restored(run: pipeline.Run, which: str):
+def restored(run: Run, which: str):
   """The main stage and its state at `last`, `best` or a step.
 
   Raises:
@@ -104,7 +105,9 @@ def evaluate(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
   opened = open_run(config, workdir, stop)
   which = opened.config.evaluate.checkpoint
   stage, state = restored(opened, which)
-  found = results.evaluate(opened, stage, state, results.specs(opened.config)[0])
+  found = results.evaluate(
+    opened, stage, state, results.specs(opened.config)[0]
+  )
   if jax.process_index() == 0:
     path = workdir / f'evaluation_{which}.json'
     checkpoint.write_json(path, found)
@@ -125,10 +128,7 @@ def predict(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
     settings.input,
     settings.output,
     settings.format,
-    results.input_size(opened.config),
+    tuple(opened.config.evaluate.size),
+    resize=results.target_resize(opened.config),
+    options=opened.config.evaluate,
   )
-
-
-def _say(text: str) -> None:
-  if jax.process_index() == 0:
-    print(text)

@@ -46,7 +46,9 @@ def parse_arg(arg: str | None) -> tuple[str, dict[str, str]]:
   for item in rest:
     key, equals, value = item.partition('=')
     if not equals:
-      raise errors.UserError(f'{item!r} in {arg!r} is not of the form key=value')
+      raise errors.UserError(
+        f'{item!r} in {arg!r} is not of the form key=value'
+      )
     valid = ('preset', 'size') if name == 'streets' else ('size',)
     if key not in valid:
       raise errors.unknown(f'option of {name}', key, valid)
@@ -117,7 +119,9 @@ def _paper(config, name: str, options) -> None:
   source, target = name.split('_to_')
   config.data.source, config.data.target = datasets(name)
   # AdaptSegNet 5.1: sources at 1280x720, Cityscapes at 1024x512 (W x H).
-  config.data.source_size = {'gta5': (720, 1280), 'synthia': (760, 1280)}[source]
+  config.data.source_size = {'gta5': (720, 1280), 'synthia': (760, 1280)}[
+    source
+  ]
   config.data.target_size = {'cityscapes': (512, 1024), 'idd': (512, 1024)}[
     target
   ]

@@ -7,113 +7,17 @@ cached by what they depend on, so that methods on one benchmark share them.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import pathlib
-import sys
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
-from jaxseg_da import (
-  cache,
-  checkpoint,
-  errors,
-  results,
-  parallel,
-  train,
-)
+from jaxseg_da import cache, checkpoint, errors, parallel, results, train
 from jaxseg_da.data import pipeline as data_pipeline
-from jaxseg_da.data import sources
 from jaxseg_da.methods import base
 from jaxseg_da.models import import_weights
-
-
-@dataclasses.dataclass
-class Run:
-  """One run of a resolved config in a work directory.
-
-  Attributes:
-    config: resolved and validated.
-    workdir: where everything goes.
-    backend: placement and compilation.
-    writer: metric sinks.
-    stop: whether the process was told to stop.
-  """
-
-  config: Any
-  workdir: pathlib.Path
-  backend: parallel.Backend
-  writer: Any
-  stop: Callable[[], bool]
-
-  @functools.cached_property
-  def data_dir(self) -> pathlib.Path:
-    """Where prepared datasets are."""
-    return pathlib.Path(self.config.data_dir).expanduser()
-
-  @functools.cache  # noqa: B019 -- a run lives as long as the process
-  def dataset(self, spec: str):
-    """A prepared dataset, opened once; `streets` is built on first use."""
-    return open_dataset(spec, self.data_dir)
-
-  def folder(self, name: str) -> pathlib.Path:
-    """The folder of a stage."""
-    index = self.config.pipeline.index(name)
-    return self.workdir / 'stages' / f'{index:02d}_{name}'
-
-  def checkpoints(self, name: str) -> checkpoint.Checkpoints:
-    """The checkpoints of a stage."""
-    folder = self.folder(name) / 'checkpoints'
-    return checkpoint.Checkpoints(folder, self.config.checkpoint.keep)
-
-  def done(self, name: str) -> dict | None:
-    """What a finished stage wrote; None while it is not finished."""
-    return checkpoint.read_json(self.folder(name) / 'done.json')
-
-  def stage(self, name: str) -> train.Stage:
-    """Builds a stage, with the step count that its host pass decided."""
-    return train.build(self.config, name, _artifacts(self, name).steps)
-
-  def restore(
-    self, name: str, step: int | None = None, folder: pathlib.Path | None = None
-  ):
-    """The state of a stage at `step`, by default its newest checkpoint.
-
-    Args:
-      name: the stage.
-      step: a step that was checkpointed.
-      folder: of the checkpoints, where they are not the stage's own.
-
-    Raises:
-      UserError: there is no such checkpoint.
-    """
-    folder = folder or self.folder(name) / 'checkpoints'
-    checkpoints = checkpoint.Checkpoints(folder, self.config.checkpoint.keep)
-    steps = checkpoints.steps()
-    if not steps or (step is not None and step not in steps):
-      raise errors.UserError(
-        f'no checkpoint {"" if step is None else step} of stage {name} in '
-        f'{folder}; there are: {", ".join(map(str, steps)) or "none"}'
-      )
-    stage = self.stage(name)
-    shapes = jax.eval_shape(
-      lambda: train.initial_state(stage, artifacts=_artifacts(self, name))
-    )
-    like = self.backend.abstract(shapes)
-    state = checkpoints.restore(steps[-1] if step is None else step, like)
-    checkpoints.close()
-    return self.backend.from_global(state)
-
-
-def open_dataset(spec: str, data_dir: pathlib.Path):
-  """Opens a prepared dataset; the street benchmark is built on first use."""
-  name, _, split = spec.partition(':')
-  dataset, _, builder_config = name.partition('/')
-  if dataset == 'streets':
-    sources.ensure_streets(builder_config or 'city', data_dir)
-  return sources.open_dataset(spec, data_dir)
+from jaxseg_da.run import Run, say
 
 
 def check_data(run: Run) -> None:
@@ -154,7 +58,7 @@ def _run_stage(run: Run, name: str) -> None:
   state = train.initial_state(
     stage, previous, artifacts, None if previous else _weights(config)
   )
-  _say(train.summary(stage, state))
+  say(train.summary(stage, state))
   checkpoints = run.checkpoints(name)
   loop = train.Loop(
     backend=run.backend,
@@ -184,7 +88,7 @@ def _before_stage(run: Run, name: str, previous) -> base.Artifacts:
   """The method's host pass; what it decided is kept in `artifacts.json`."""
   folder = run.folder(name) / 'artifacts'
   if (folder / 'artifacts.json').exists():
-    return _artifacts(run, name)
+    return run.artifacts(name)
   stage = train.build(run.config, name)
   if stage.method.before_stage is base.no_artifacts:
     return base.Artifacts()
@@ -208,22 +112,12 @@ def _before_stage(run: Run, name: str, previous) -> base.Artifacts:
   return artifacts
 
 
-def _artifacts(run: Run, name: str) -> base.Artifacts:
-  """What an earlier host pass of the stage left."""
-  folder = run.folder(name) / 'artifacts'
-  record = checkpoint.read_json(folder / 'artifacts.json')
-  if record is None:
-    return base.Artifacts()
-  files = {k: folder / v for k, v in record['files'].items()}
-  return base.Artifacts(files, record['steps'])
-
-
 def _weights(config) -> Callable | None:
   """Imports `config.init.weights` into fresh segmenter variables."""
   path = config.init.weights
   if not path:
     if config.benchmark != 'streets':
-      _say(
+      say(
         'warning: config.init.weights is unset, the backbone starts from '
         'random values; the papers start from resnet101COCO-41f33a49.pth or '
         'DeepLab_resnet_pretrained_init-f81d91e8.pth'
@@ -233,7 +127,7 @@ def _weights(config) -> Callable | None:
   def load(variables):
     tensors = import_weights.read(pathlib.Path(path).expanduser())
     variables, report = import_weights.load_into(variables, tensors)
-    _say(f'{path}: {report}')
+    say(f'{path}: {report}')
     return variables
 
   return load
@@ -269,7 +163,7 @@ def _from_cache(run: Run, name: str) -> bool:
   if entry is None or folder.exists() or not (entry / 'done.json').exists():
     return False
   if jax.process_index() == 0:
-    _say(f'stage {name}: taken from {entry}')
+    say(f'stage {name}: taken from {entry}')
     cache.copy(entry, folder)
   parallel.barrier(f'cached {name}')
   lines = (folder / 'metrics.jsonl').read_text().splitlines()
@@ -286,9 +180,3 @@ def _to_cache(run: Run, name: str) -> None:
   lines = run.writer.lines(name)
   (folder / 'metrics.jsonl').write_text(''.join(f'{line}\n' for line in lines))
   cache.copy(folder, entry)
-
-
-def _say(text: str) -> None:
-  """A line on stderr, once per run."""
-  if jax.process_index() == 0:
-    print(text, file=sys.stderr, flush=True)

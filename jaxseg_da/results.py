@@ -8,10 +8,11 @@ import subprocess
 import jax
 import numpy as np
 
-from jaxseg_da import checkpoint, errors, labels, parallel, pipeline, train
+from jaxseg_da import checkpoint, errors, labels, pairs, parallel, train
 from jaxseg_da import evaluate as evaluate_lib
 from jaxseg_da import report as report_lib
 from jaxseg_da.data import pipeline as data_pipeline
+from jaxseg_da.run import Run
 
 
 def validation(spec: str) -> str:
@@ -27,12 +28,12 @@ def specs(config) -> list[str]:
   return result
 
 
-def input_size(config) -> tuple[int, int]:
-  """The network's input size at evaluation; `(0, 0)`: native."""
-  return tuple(config.evaluate.size)
+def target_resize(config) -> str:
+  """The resize mode of target images."""
+  return config.data.target_resize or config.data.resize
 
 
-def evaluate(run: pipeline.Run, stage: train.Stage, state, spec: str) -> dict:
+def evaluate(run: Run, stage: train.Stage, state, spec: str) -> dict:
   """The evaluation record of a state on one split."""
   config = run.config
   limit = f'[:{config.evaluate.limit}]' if config.evaluate.limit else ''
@@ -51,7 +52,7 @@ def evaluate(run: pipeline.Run, stage: train.Stage, state, spec: str) -> dict:
       names=labels.NAMES,
       subsets=labels.SUBSETS,
       evaluate_config=config.evaluate,
-      resize=config.data.target_resize or config.data.resize,
+      resize=target_resize(config),
       allreduce=parallel.sum_over_processes,
     )
   return record
@@ -63,14 +64,14 @@ def _evaluation_batch(config) -> int:
   return -(-config.evaluate.batch_size // count) * count
 
 
-def during(run: pipeline.Run, stage: train.Stage, state, step: int) -> None:
+def during(run: Run, stage: train.Stage, state, step: int) -> None:
   """Evaluates between steps; keeps the checkpoint that is best so far."""
   record = evaluate(run, stage, state, specs(run.config)[0])
   run.writer.write_scalars(stage.name, step, _scalars(record))
   _keep_best(run, stage, state, step, record)
 
 
-def after(run: pipeline.Run, stage: train.Stage, state) -> dict:
+def after(run: Run, stage: train.Stage, state) -> dict:
   """Evaluations of a finished stage, for its `done.json`."""
   found = [evaluate(run, stage, state, spec) for spec in specs(run.config)]
   run.writer.write_scalars(stage.name, stage.steps, _scalars(found[0]))
@@ -88,7 +89,7 @@ def _scalars(record: dict) -> dict:
   return {f'eval/{k}': record[k] for k in keys if record[k] is not None}
 
 
-def _best_folder(run: pipeline.Run, name: str) -> pathlib.Path:
+def _best_folder(run: Run, name: str) -> pathlib.Path:
   return run.folder(name) / 'best'
 
 
@@ -113,7 +114,7 @@ def _keep_best(run, stage, state, step: int, record: dict) -> dict:
   return best
 
 
-def restore_best(run: pipeline.Run, name: str):
+def restore_best(run: Run, name: str):
   """The state that evaluated best, on target labels.
 
   Raises:
@@ -128,7 +129,7 @@ def restore_best(run: pipeline.Run, name: str):
   return run.restore(name, folder=folder)
 
 
-def collect(run: pipeline.Run) -> dict:
+def collect(run: Run) -> dict:
   """What results.json holds, from the stages' `done.json`."""
   config = run.config
   stages = [run.done(name) for name in config.pipeline]
@@ -151,8 +152,6 @@ def collect(run: pipeline.Run) -> dict:
 
 def _pair(config) -> str:
   """The benchmark's name; an overridden pair is called by its datasets."""
-  from jaxseg_da import pairs  # noqa: PLC0415 -- config files import it, too
-
   names = [spec.partition(':')[0] for spec in pairs.datasets(config.benchmark)]
   actual = [
     config.data[domain].partition(':')[0] for domain in ('source', 'target')
@@ -196,21 +195,26 @@ def class_table(record: dict) -> str:
   return evaluate_lib.class_table(record)
 
 
-def pictures(run: pipeline.Run) -> None:
+def pictures(run: Run) -> None:
   """Writes images/*.png: image, truth, source-only and adapted predictions."""
+  config = run.config
   names = picture_stages(run)
-  count = run.config.report.images
-  spec = specs(run.config)[0]
+  count = config.report.images
+  spec = specs(config)[0]
   source = run.dataset(spec)
   examples = [source[i] for i in _spread(len(source), count)]
   predictions = {}
-  options = evaluate_lib.check(run.config.evaluate)
+  options = evaluate_lib.check(config.evaluate)
   for name in names:
     predict = train.predictor(run.stage(name), run.restore(name))
     predictions[name] = [
       np.asarray(
         evaluate_lib.scores(
-          predict, e['image'][None], e['label'].shape[:2], options
+          predict,
+          e['image'][None],
+          e['label'].shape[:2],
+          options,
+          target_resize(config),
         )
       )[0].argmax(-1)
       for e in examples
@@ -223,7 +227,7 @@ def pictures(run: pipeline.Run) -> None:
   )
 
 
-def picture_stages(run: pipeline.Run) -> list[str]:
+def picture_stages(run: Run) -> list[str]:
   """The source-only stage, where there is one, and the main stage."""
   config = run.config
   main = [n for n in config.pipeline if config.stages[n].role == 'main']

@@ -119,9 +119,7 @@ def _keys(step, batch, rng, axis_name: str) -> rng_lib.Keys:
   """Keys of this step, with the examples' indices in the global batch."""
   local = jax.tree.leaves(batch)[0].shape[0]
   first = jax.lax.axis_index(axis_name) * local
-  return rng_lib.Keys(
-    jax.random.fold_in(rng, step), first + jnp.arange(local)
-  )
+  return rng_lib.Keys(jax.random.fold_in(rng, step), first + jnp.arange(local))
 
 
 def _differentiate(phase: base.Phase, params, batch_stats, context):

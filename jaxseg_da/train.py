@@ -123,7 +123,7 @@ def _networks(method: base.Method, key: jax.Array):
 def initial_state(
   stage: Stage,
   previous: train_state_lib.TrainState | None = None,
-  artifacts: base.Artifacts = base.Artifacts(),
+  artifacts: base.Artifacts = base.NO_ARTIFACTS,
   weights: Callable | None = None,
 ) -> train_state_lib.TrainState:
   """The state before the first step.
@@ -228,7 +228,13 @@ def train(
   step = backend.compile(stage.step)
   key = backend.replicate(stage.key)
   images = config.batch_size * len(stage.method.domains)
-  progress = writers.Progress(stage.name, start, stage.steps, images)
+  progress = writers.Progress(
+    stage.name,
+    start,
+    stage.steps,
+    images,
+    enabled=jax.process_index() == 0,
+  )
   batches = loop.batches(start)
   metrics, compile_seconds = None, 0.0
   entered = time.monotonic() - spent
@@ -244,6 +250,7 @@ def train(
         progress.restart(done)
       last = done == stage.steps
       if last or done % config.log_every == 0:
+        jax.block_until_ready(state.step)
         scalars = fetch(metrics, stage, done)
         scalars['images_per_second'] = progress.update(done, scalars)
         if compile_seconds:

@@ -1,4 +1,4 @@
-"""The step: N devices give what one gives, pure, compiled once, reduced once."""
+"""The step: N devices equal one; compiled once, donated, reduced once."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def adversarial_stage():
     optimizers[phase.name] = optim.make(settings[phase.name], params, 4)
     schedules[phase.name] = optim.schedule(settings[phase.name], 4)
   prepare = stage.step.keywords['prepare']
-  prepare = functools.partial(prepare.func, **{**prepare.keywords})
+  prepare = functools.partial(prepare.func, **prepare.keywords)
   step = step_lib.make(method, optimizers, schedules, prepare)
   stage = dataclasses.replace(
     stage,
@@ -345,9 +345,11 @@ def test_step_is_compiled_once_and_donates():
   state, key = backend.replicate(state), backend.replicate(stage.key)
   compiled = []
   jax.monitoring.register_event_duration_secs_listener(
-    lambda name, seconds, **kw: compiled.append(name)
-    if name == '/jax/core/compile/backend_compile_duration'
-    else None
+    lambda name, seconds, **kw: (
+      compiled.append(name)
+      if name == '/jax/core/compile/backend_compile_duration'
+      else None
+    )
   )
   try:
     counts = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -92,9 +91,9 @@ def run_steps(stage, state, batches, backend: parallel.Backend):
 def to_float64(tree):
   """Floating leaves in double precision."""
   return jax.tree.map(
-    lambda x: x.astype(jnp.float64)
-    if jnp.issubdtype(x.dtype, jnp.floating)
-    else x,
+    lambda x: (
+      x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    ),
     tree,
   )
 
@@ -109,5 +108,3 @@ def worst(actual, expected, floor: float = 1e-12):
   deviations = jax.tree.map(leaf, actual, expected)
   flat, _ = jax.tree_util.tree_flatten_with_path(deviations)
   return max(((v, jax.tree_util.keystr(k)) for k, v in flat), default=(0, ''))
-
-

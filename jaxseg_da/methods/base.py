@@ -109,6 +109,9 @@ class Artifacts(NamedTuple):
   steps: int | None = None
 
 
+NO_ARTIFACTS = Artifacts()
+
+
 @dataclasses.dataclass(frozen=True)
 class StageContext:
   """What `before_stage` may use: a resumable host pass before training.
@@ -145,7 +148,7 @@ def keep_extra(extra: Tree, variables: Variables, carry: Tree, step) -> Tree:
 def no_artifacts(context: StageContext) -> Artifacts:
   """No host pass."""
   del context
-  return Artifacts()
+  return NO_ARTIFACTS
 
 
 def adopt_networks(

@@ -165,9 +165,7 @@ def make(config, stage) -> base.Method:
     aux_weight=config.model.aux_weight,
     normalization=config.data.normalization,
     **{
-      name: config.dacs[name]
-      for name in Recipe._fields
-      if name in config.dacs
+      name: config.dacs[name] for name in Recipe._fields if name in config.dacs
     },
   )
   return base.Method(

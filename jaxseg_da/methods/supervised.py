@@ -10,8 +10,6 @@ from jaxseg_da.methods import base
 from jaxseg_da.step import AXIS
 
 
-
-
 def segmenter(config):
   """The segmentation network of a config, with its BatchNorm rule."""
   axis, group = bn_axis(config.bn)

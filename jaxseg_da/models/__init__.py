@@ -5,6 +5,7 @@ A model's module is imported when the model is built, not before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -61,7 +62,7 @@ def build(
   return base.from_linen(make(model, num_classes, options))
 
 
-def upsample(logits: jax.Array, size: tuple[int, int]) -> jax.Array:
+def upsample(logits: jax.Array, size: Sequence[int]) -> jax.Array:
   """Logits `[B, h, w, C]` at image size `(H, W)`, float32 at least.
 
   Bilinear with aligned corners, as the published models are trained and

@@ -42,7 +42,7 @@ def from_linen(module: nn.Module) -> Network:
       'batch_stats': variables.get('batch_stats', {}),
     }
 
-  def apply(variables: Mapping[str, Any], images, train: bool):
+  def apply(variables: Mapping[str, Any], images, train: bool) -> Any:
     stats = variables.get('batch_stats', {})
     if not train:
       return module.apply(variables, images, False), stats

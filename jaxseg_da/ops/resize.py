@@ -8,12 +8,14 @@ up-sampling, down-sampling (two taps, no antialiasing) and sizes of one pixel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def align_corners(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+def align_corners(x: jax.Array, size: Sequence[int]) -> jax.Array:
   """Resizes so that the corner pixels' centres coincide.
 
   Output index i samples the input at `i * (n_in - 1) / (n_out - 1)`, and at 0
@@ -33,7 +35,7 @@ def align_corners(x: jax.Array, size: tuple[int, int]) -> jax.Array:
   return _resize(x, size, _corner_positions)
 
 
-def half_pixel(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+def half_pixel(x: jax.Array, size: Sequence[int]) -> jax.Array:
   """Resizes with half-pixel centres, clamped at the border.
 
   Output index i samples the input at `(i + 0.5) * n_in / n_out - 0.5`, not
