@@ -18,7 +18,7 @@ def get_config(arg: str = ''):
   config.method = 'dacs'
   if config.benchmark == 'streets':
     return _streets(config)
-  return _paper(config)
+  return _paper(config, arg)
 
 
 def _streets(config):
@@ -29,13 +29,18 @@ def _streets(config):
   return config
 
 
-def _paper(config):
+def _paper(config, arg: str):
   """The released configuration: one stage from COCO-pretrained weights."""
   config.pipeline = ('dacs',)
+  # configUDA.json: num_iterations, batch_size, input_size (the crop).
   config.stages.dacs = config_lib.stage('dacs', 250_000)
   config.batch_size = config.scale_reference_batch = 2
-  config.data.source_size = (720, 1280)
-  # Target images are halved with PIL bilinear, sources resized bicubic.
-  config.data.target_resize = 'pil_bilinear'
-  config.data.source_crop = config.data.target_crop = (512, 512)
+  data = config.data
+  if 'size' not in pairs.parse_arg(arg)[1]:
+    data.source_size = (720, 1280)  # gta5_dataset, synthia_dataset: both
+  for domain in ('source', 'target'):
+    size = data[f'{domain}_size']
+    data[f'{domain}_crop'] = (min(512, size[0]), min(512, size[1]))
+  # Sources are resized bicubic; target images are halved with PIL bilinear.
+  data.target_resize = 'pil_bilinear'
   return config

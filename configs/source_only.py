@@ -15,6 +15,7 @@ def get_config(arg: str = ''):
   config.method = 'source_only'
   config.pipeline = ('source_only',)
   if config.benchmark != 'streets':
-    # AdaptSegNet: source-only baselines follow the schedule of the method.
+    # Where AdaptSegNet's released scripts stop (--num-steps-stop), before the
+    # schedule ends.
     config.stages.source_only.steps = 150_000
   return config

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import ml_collections
 
@@ -163,7 +164,7 @@ def base_config() -> ConfigDict:
   return c
 
 
-def leaves(config, prefix: str = '') -> Iterator[tuple[str, object]]:
+def leaves(config, prefix: str = '') -> Iterator[tuple[str, Any]]:
   """All `(dotted key, value)` of a config, in order."""
   for key in config:
     value = config[key]
@@ -193,7 +194,7 @@ def to_dict(config: ConfigDict) -> dict:
 def from_dict(values: dict) -> ConfigDict:
   """The inverse of `to_dict`."""
 
-  def typed(value):
+  def typed(value: Any) -> Any:
     if isinstance(value, list):
       return tuple(typed(v) for v in value)
     if isinstance(value, dict):

@@ -14,7 +14,7 @@ class UserError(ValueError):
   """Wrong usage, configuration or data."""
 
 
-def unknown(kind: str, name: str, choices: Iterable[str]) -> UserError:
+def unknown(kind: str, name: object, choices: Iterable[object]) -> UserError:
   """An error for a name that is none of `choices`, with the nearest one."""
   known = sorted(str(c) for c in choices)
   near = difflib.get_close_matches(str(name), known, 1)

@@ -1,9 +1,9 @@
 """The source -> target pairs, with the sizes that the papers train them at.
 
-`streets` is sized for two CPU cores. The others carry the constants of the
-DeepLab-V2 line of papers (AdaptSegNet section 5, DACS section 4): Caffe
-preprocessing, poly schedule over 250 000 steps, SGD with a ten times faster
-classifier.
+`streets` is sized for two CPU cores. The others carry the constants that the
+released code of the DeepLab-V2 line of papers shares (AdaptSegNet, ADVENT,
+DACS): Caffe preprocessing, poly schedule over 250 000 steps, SGD with a ten
+times faster classifier.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ PRESETS = ('easy', 'default', 'hard', 'extreme', 'appearance', 'content')
 
 # (regex on parameter paths, learning-rate factor, weight-decay factor)
 DEEPLAB_GROUPS = (
-  # 'Frozen' BatchNorm of this literature: the affine part has no optimizer.
+  # 'Frozen' BatchNorm of this literature: scale and bias are in no optimizer
+  # group of the released code; statistics move all the same.
   (r'/(bn\d?|downsample_bn)/(scale|bias)$', 0.0, 0.0),
   (r'classifier/', 10.0, 1.0),
   (r'.', 1.0, 1.0),
@@ -115,39 +116,46 @@ def _streets(config, options) -> None:
 
 
 def _paper(config, name: str, options) -> None:
-  """A published pair, at the sizes of AdaptSegNet and of what followed it."""
+  """A published pair, with the values of AdaptSegNet's released scripts.
+
+  ADVENT and the methods after it kept them, where their configs do not say
+  otherwise.
+  """
   source, target = name.split('_to_')
   config.data.source, config.data.target = datasets(name)
-  # AdaptSegNet 5.1: sources at 1280x720, Cityscapes at 1024x512 (W x H).
+  # --input-size, --input-size-target as W x H: GTA5 1280x720, SYNTHIA 1280x760,
+  # Cityscapes 1024x512; CCDA's released code has IDD at 1280x720.
   config.data.source_size = {'gta5': (720, 1280), 'synthia': (760, 1280)}[
     source
   ]
-  config.data.target_size = {'cityscapes': (512, 1024), 'idd': (512, 1024)}[
+  config.data.target_size = {'cityscapes': (512, 1024), 'idd': (720, 1280)}[
     target
   ]
   if 'size' in options:
     size = parse_size(options['size'])
     config.data.source_size = config.data.target_size = size
   config.evaluate.size = config.data.target_size
+  # The data sets' classes: PIL bicubic, BGR minus the mean, no mirroring (the
+  # flag exists, no published command sets it).
   config.data.resize = 'pil_bicubic'
   config.data.normalization = 'caffe_bgr'
-  config.batch_size = 1
-  config.scale_reference_batch = 1
-  config.model.name = 'deeplabv2'
   config.augment.flip = False
+  config.batch_size = config.scale_reference_batch = 1  # --batch-size
+  config.model.name = 'deeplabv2'
+  config.model.aspp_branches = 2  # what the released network really sums
   config.optim.main.update(
     name='sgd',
-    learning_rate=2.5e-4,  # AdaptSegNet 5.1
-    momentum=0.9,
-    weight_decay=5e-4,
+    learning_rate=2.5e-4,  # --learning-rate
+    momentum=0.9,  # --momentum
+    weight_decay=5e-4,  # --weight-decay
     schedule='poly',
-    power=0.9,
-    horizon_steps=250_000,  # released scripts: --num-steps
+    power=0.9,  # --power
+    horizon_steps=250_000,  # --num-steps
     groups=DEEPLAB_GROUPS,
-    # Released scripts list backbone weights three or four times.
+    # Backbone weights are listed three or four times, once per module around.
     multiplicity='reference',
   )
   config.log_every = 100
-  config.checkpoint.every_steps = 5000
+  config.checkpoint.every_steps = 5000  # --save-pred-every
   config.evaluate.every_steps = 5000
   config.evaluate.batch_size = 1

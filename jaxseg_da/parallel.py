@@ -223,7 +223,7 @@ def start_processes(requested: bool) -> None:
     requested: `config.distributed`; the first variable implies it.
   """
   address = os.environ.get('JAX_COORDINATOR_ADDRESS')
-  if not (requested or address):
+  if not (requested or address) or jax.distributed.is_initialized():
     return
   count = os.environ.get('JAX_NUM_PROCESSES')
   index = os.environ.get('JAX_PROCESS_ID')

@@ -132,7 +132,7 @@ def restore_best(run: Run, name: str):
 def collect(run: Run) -> dict:
   """What results.json holds, from the stages' `done.json`."""
   config = run.config
-  stages = [run.done(name) for name in config.pipeline]
+  stages = [run.done(name) or {} for name in config.pipeline]
   main = [s for s in stages if s['role'] == 'main'][-1]
   control = [s for s in stages if s['name'] == 'control']
   return {

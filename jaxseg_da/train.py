@@ -113,7 +113,7 @@ _KEY = jax.eval_shape(lambda: jax.random.key(0))
 
 def _networks(method: base.Method, key: jax.Array):
   """Fresh variables of every network."""
-  images = jnp.zeros((1, 64, 64, 3))
+  images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
   return {
     name: network.init(rng_lib.named(key, name), images)
     for name, network in method.networks.items()
@@ -134,7 +134,7 @@ def initial_state(
     artifacts: of `before_stage`.
     weights: `(segmenter variables) -> variables`, imported weights.
   """
-  variables = jax.jit(functools.partial(_networks, stage.method))(stage.key)
+  variables = _networks(stage.method, stage.key)
   if weights is not None:
     variables['segmenter'] = weights(variables['segmenter'])
   params = {name: v['params'] for name, v in variables.items()}

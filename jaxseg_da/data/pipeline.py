@@ -103,7 +103,8 @@ class Batches(Iterator[Batch]):
   ):
     self._length = len(rows) // batch_size
     options = grain.ReadOptions(
-      num_threads=_THREADS, prefetch_buffer_size=_BATCHES_AHEAD * batch_size
+      num_threads=_THREADS,
+      prefetch_buffer_size=max(_BATCHES_AHEAD * batch_size, _THREADS),
     )
     dataset = grain.MapDataset.range(rows.start, rows.stop).map(load)
     self._iterator = iter(

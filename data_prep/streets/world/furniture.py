@@ -12,7 +12,7 @@ def people(draft: draft_lib.Draft) -> None:
   r = draft.stream('people')
   for _ in range(r.poisson(draft.domain.rates.person)):
     x = r.sign() * r.uniform(draft.road + 0.3, draft.road + draft.walk)
-    z = r.near(4.5, 60.0)
+    z = r.near(4.5, 44.0)
     if draft.junctions and r.chance(0.2):
       x = r.uniform(-draft.road, draft.road)
       z = draft.junctions[0][0] - r.uniform(0.6, 2.6)
@@ -112,9 +112,9 @@ def _sign(draft: draft_lib.Draft, r: hashing.Random) -> None:
   x = r.sign() * r.uniform(draft.road + 0.25, draft.road + 1.0)
   z = _crossing(draft, r, 5.0, 42.0)
   base, style = r.uniform(1.9, 2.7), r.choice(draft.domain.styles.sign)
-  height = r.uniform(0.65, 0.95)
+  height = r.uniform(0.7, 1.05)
   width = height * (r.uniform(1.3, 2.2) if style == 4 else 1.0)
-  _post(draft, r, x, z, base + height * 0.8, 0.09)
+  _post(draft, r, x, z, base + height * 0.8, 0.1)
   draft.add(
     r,
     m.SIGN,

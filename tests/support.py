@@ -1,0 +1,237 @@
+"""Runs the command line on a tiny street world, in a process of its own."""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from data_prep import build
+from jaxseg_da import writers
+
+ROOT = pathlib.Path(__file__).parents[1]
+SIZE = 'size=32x64'
+LIMIT = 8  # Images per split.
+# What may differ between two runs that made the same numbers.
+TIMES = ('seconds', 'git', 'images_per_second', 'compile_seconds', 'device')
+
+
+@functools.cache
+def scratch() -> pathlib.Path:
+  """A folder for the whole test run: data and compiled programs."""
+  folder = tempfile.mkdtemp(prefix='jaxseg_da_tests_')
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  return pathlib.Path(folder)
+
+
+@functools.cache
+def data_dir() -> pathlib.Path:
+  """Both domains of the street world, 32x64, a few images per split."""
+  root = scratch() / 'data'
+  for name in ('gta', 'city'):
+    build.build(
+      'streets', root, config=f'{name}-32x64', limit=LIMIT, workers=1
+    )
+  return root
+
+
+def flags(
+  workdir: pathlib.Path,
+  *more: str,
+  config: str = 'dacs',
+  data: pathlib.Path | None = None,
+) -> list[str]:
+  """Flags of a run with the smallest network; later flags win.
+
+  Args:
+    workdir: of the run; its cache of baselines lies inside.
+    *more: further flags.
+    config: a file in `configs/`.
+    data: folder of prepared data, `data_dir()` by default.
+  """
+  path = config if '/' in config else f'{ROOT}/configs/{config}.py'
+  return [
+    f'--config={path}:streets,{SIZE}',
+    f'--workdir={workdir}',
+    f'--config.data_dir={data or data_dir()}',
+    f'--config.cache_dir={workdir}/cache',
+    '--config.model.preset=reduced',
+    '--config.model.width=64',
+    '--config.optim.main.warmup_steps=0',
+    '--config.control=False',
+    '--config.tensorboard=False',
+    '--config.log_every=1',
+    '--config.report.images=1',
+    *more,
+  ]
+
+
+def environment(devices: int = 1, **more: str) -> dict[str, str]:
+  """Environment of a child: few devices, quick and shared compilation."""
+  return os.environ | {
+    'PYTHONPATH': str(ROOT),
+    'JAX_PLATFORMS': 'cpu',
+    'JAX_NUM_CPU_DEVICES': str(devices),
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+    'JAX_COMPILATION_CACHE_DIR': str(scratch() / f'compiled_{devices}'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    **more,
+  }
+
+
+def start(arguments: list[str], **env) -> subprocess.Popen:
+  """Starts the real command line."""
+  return subprocess.Popen(
+    [sys.executable, '-m', 'jaxseg_da.main', *arguments],
+    env=environment(**env),
+    cwd=ROOT,
+    stdin=subprocess.DEVNULL,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(process: subprocess.Popen, timeout: float = 240):
+  """Exit code, stdout and stderr; a process that hangs is killed."""
+  try:
+    out, err = process.communicate(timeout=timeout)
+  except subprocess.TimeoutExpired:
+    process.kill()
+    out, err = process.communicate()
+    raise AssertionError(f'hangs:\n{out}\n{err}') from None
+  return process.returncode, out, err
+
+
+def run(arguments: list[str], expected: int = 0, **env) -> tuple[str, str]:
+  """Runs the real command line; returns stdout and stderr."""
+  code, out, err = finish(start(arguments, **env))
+  assert code == expected, f'exit {code}, not {expected}:\n{out}\n{err}'
+  return out, err
+
+
+def run_processes(
+  arguments: list[str], expected: int = 0, count: int = 2, devices: int = 4
+) -> list[tuple[str, str]]:
+  """Runs one command in several processes that know each other."""
+  processes = start_processes(arguments, count, devices)
+  found = [finish(process) for process in processes]
+  codes = [code for code, _, _ in found]
+  assert codes == [expected] * count, f'exits {codes}: {found}'
+  return [(out, err) for _, out, err in found]
+
+
+def start_processes(arguments: list[str], count: int = 2, devices: int = 4):
+  """Starts one command in several processes that know each other."""
+  with socket.socket() as probe:
+    probe.bind(('localhost', 0))
+    port = probe.getsockname()[1]
+  return [
+    start(
+      arguments,
+      devices=devices,
+      JAX_COORDINATOR_ADDRESS=f'localhost:{port}',
+      JAX_NUM_PROCESSES=str(count),
+      JAX_PROCESS_ID=str(index),
+    )
+    for index in range(count)
+  ]
+
+
+def wait_for_step(
+  process: subprocess.Popen, workdir: pathlib.Path, stage: str, step: int
+) -> None:
+  """Returns as soon as metrics.jsonl has reached `step` of `stage`."""
+  deadline = time.monotonic() + 180
+  while time.monotonic() < deadline:
+    for record in writers.read_jsonl(workdir / 'metrics.jsonl'):
+      if record['stage'] == stage and record['step'] >= step:
+        return
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.005)
+  process.kill()
+  raise AssertionError(f'{stage} never reached step {step}')
+
+
+def kill(process: subprocess.Popen) -> None:
+  """Kills a process as a crash does; it has no chance to tidy up."""
+  process.send_signal(signal.SIGKILL)
+  process.communicate()
+
+
+def results(workdir: pathlib.Path) -> dict:
+  """results.json without times."""
+  return timeless(json.loads((workdir / 'results.json').read_text()))
+
+
+def timeless(value):
+  """A JSON value without what differs from run to run."""
+  if isinstance(value, dict):
+    return {k: timeless(v) for k, v in value.items() if k not in TIMES}
+  if isinstance(value, list):
+    return [timeless(v) for v in value]
+  return value
+
+
+def metrics(workdir: pathlib.Path) -> list[dict]:
+  """metrics.jsonl without times, in order."""
+  return timeless(writers.read_jsonl(workdir / 'metrics.jsonl'))
+
+
+def checkpoints(workdir: pathlib.Path) -> dict[str, list[int]]:
+  """Stage folder -> steps with a whole checkpoint."""
+  return {
+    folder.parent.name: sorted(
+      int(path.name) for path in folder.iterdir() if path.name.isdigit()
+    )
+    for folder in sorted(workdir.glob('stages/*/checkpoints'))
+  }
+
+
+def state(workdir: pathlib.Path, stage: str, step: int) -> dict:
+  """Leaf path -> array of a checkpoint, on the host."""
+  folder = workdir / 'stages' / stage / 'checkpoints' / str(step) / 'state'
+  handler = ocp.PyTreeCheckpointHandler()
+  with ocp.Checkpointer(handler) as reader:
+    tree = reader.metadata(folder.absolute()).item_metadata.tree
+    arguments = jax.tree.map(
+      lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree
+    )
+    found = reader.restore(
+      folder.absolute(), ocp.args.PyTreeRestore(restore_args=arguments)
+    )
+  leaves, _ = jax.tree_util.tree_flatten_with_path(found)
+  return {jax.tree_util.keystr(path): np.asarray(x) for path, x in leaves}
+
+
+def last_states(workdir: pathlib.Path) -> dict[str, dict]:
+  """Stage folder -> the newest checkpoint."""
+  return {
+    stage: state(workdir, stage, steps[-1])
+    for stage, steps in checkpoints(workdir).items()
+  }
+
+
+def assert_same_run(actual: pathlib.Path, expected: pathlib.Path) -> None:
+  """Parameters to the last bit, every metric once, the same results."""
+  assert checkpoints(actual) == checkpoints(expected)
+  a, b = last_states(actual), last_states(expected)
+  for stage in b:
+    assert a[stage].keys() == b[stage].keys()
+    for name, value in b[stage].items():
+      np.testing.assert_array_equal(a[stage][name], value, f'{stage} {name}')
+  assert metrics(actual) == metrics(expected)
+  assert results(actual) == results(expected)

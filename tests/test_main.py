@@ -1,0 +1,264 @@
+"""The command line: one clear line and exit 2 for whatever is wrong."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+import jax
+import pytest
+
+from jaxseg_da import main
+from tests import support
+
+SOURCE = f'{support.ROOT}/configs/source_only.py'
+DACS = f'{support.ROOT}/configs/dacs.py'
+
+
+@pytest.fixture
+def refused(tmp_path, capsys, monkeypatch):
+  """Runs a command in this process; returns its one line on stderr."""
+  compiled = []
+
+  def listen(name, seconds, **kw):
+    if name == '/jax/core/compile/backend_compile_duration':
+      compiled.append(seconds)
+
+  def call(*arguments, config=DACS, workdir=True):
+    # Eight devices here: a batch of eight is what fits.
+    argv = ['main', f'--config={config}']
+    argv += [f'--workdir={tmp_path / "run"}'] if workdir else []
+    argv += ['--config.batch_size=8'] if config == DACS else []
+    code = main.main([*argv, *arguments])
+    out, err = capsys.readouterr()
+    assert (code, out) == (2, '')
+    assert err.startswith('error: ') and err.count('\n') == 1
+    assert 'Traceback' not in err and len(err) < 600
+    assert not compiled
+    return err
+
+  monkeypatch.setattr(main.signal, 'signal', lambda *_: None)
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield call
+  jax.monitoring.clear_event_listeners()
+
+
+@pytest.mark.parametrize(
+  ('flags', 'said'),
+  [
+    (['--config.stages.dacs.method=x'], ['method', "'x'", 'dacs', 'oracle']),
+    (['--mode=dance'], ['--mode', "'dance'", 'run', 'evaluate', 'predict']),
+    (['--config.lernrate=3'], ['lernrate']),
+    (['--config.data.sorce=x'], ['sorce', 'source']),
+    (['--learning_rate=3'], ['learning_rate']),
+    (['leftover'], ["'leftover'"]),
+    (['--config.batch_size=-8'], ['config.batch_size=-8', 'greater than 0']),
+    (['--config.batch_size=0'], ['config.batch_size=0', 'greater than 0']),
+    (['--config.batch_size=12'], ['12', '8 devices', '8 or 16']),
+    (['--config.batch_size=3'], ['3', 'nearest valid: 8']),
+    (['--config.batch_size=many'], ['batch_size', 'many']),
+    (['--config.batch_size=4.5'], ['batch_size', '4.5']),
+    (['--config.control=perhaps'], ['control', 'perhaps']),
+    (['--config.data.source_size=32'], ['config.data.source_size']),
+    (['--config.data.source_size=(a,b)'], ['source_size']),
+    (["--config.data.source_size=('a','b')"], ['config.data.source_size']),
+    (['--config.optim.main.groups=(1,2)'], ['config.optim.main.groups']),
+    (
+      ['--config.data.source_crop=(512,512)'],
+      ['source_crop=(512, 512)', 'source_size=(96, 192)'],
+    ),
+    (["--config.pipeline=('source_only','later')"], ["'later'", 'dacs']),
+    (['--config.pipeline=()'], ['config.pipeline']),
+    (['--config.stages.dacs.init_from=later'], ['init_from', "'later'"]),
+    (['--config.stages.dacs.optim=critic'], ['optim', "'critic'", 'main']),
+    (['--config.stages.dacs.steps=0'], ['config.stages.dacs.steps']),
+    (['--config.stages.dacs.steps=-5'], ['config.stages.dacs.steps']),
+    (['--config.stages.dacs.role=boss'], ['role', "'boss'", 'reference']),
+    (
+      [
+        '--config.stages.source_only.role=reference',
+        '--config.stages.dacs.role=reference',
+      ],
+      ['config.pipeline', 'main'],
+    ),
+    (['--config.backend=jit'], ['config.backend', "'jit'", 'shard_map']),
+    (['--config.bn=groups:3'], ['config.bn', 'groups', '8 devices']),
+    (['--config.bn=none'], ['config.bn', 'per_device']),
+    (['--config.scale_rule=cubic'], ['config.scale_rule', 'sqrt']),
+    (['--config.scale_reference_batch=0'], ['config.scale_reference_batch=0']),
+    (['--config.steps_scale=0'], ['config.steps_scale=0']),
+    (['--config.steps_scale=nan'], ['config.steps_scale=nan']),
+    (['--config.steps_scale=inf'], ['config.steps_scale=inf']),
+    (['--config.seed=-1'], ['config.seed=-1']),
+    (['--config.model.name=vit'], ['config.model.name', "'vit'", 'street']),
+    (['--config.optim.main.name=lamb'], ["'lamb'", 'adamw']),
+    (['--config.optim.main.schedule=sine'], ["'sine'", 'poly']),
+    (['--config.data.resize=magic'], ['config.data.resize', 'pil_bicubic']),
+    (['--config.evaluate.mode=half'], ['config.evaluate.mode', 'sliding']),
+    (['--config.evaluate.scales=(0.0,)'], ['config.evaluate.scales']),
+    (['--config.dacs.weight_mode=x'], ['config.dacs.weight_mode']),
+  ],
+)
+def test_what_is_wrong_is_named(refused, flags, said):
+  message = refused(*flags)
+  assert all(part in message for part in said), message
+
+
+@pytest.mark.parametrize(
+  ('argument', 'said'),
+  [
+    ('nowhere', ["benchmark 'nowhere'", 'gta5_to_cityscapes', 'streets']),
+    ('streets,size=96', ["'96'", 'HxW']),
+    ('streets,sise=9x9', ["'sise'", 'size']),
+    ('streets,preset=harder', ["'harder'", 'hard']),
+    ('streets,fast', ["'fast'", 'key=value']),
+  ],
+)
+def test_the_argument_of_a_config_is_checked(refused, argument, said):
+  message = refused(config=f'{DACS}:{argument}')
+  assert all(part in message for part in said), message
+
+
+def test_a_config_file_that_is_missing_or_broken_is_named(refused, tmp_path):
+  missing = tmp_path / 'missing.py'
+  assert str(missing) in refused(config=missing)
+  for name, text, said in (
+    ('syntax', 'def get_config(:\n', 'line 1'),
+    ('name', 'def get_config():\n  return nothing\n', "'nothing'"),
+    ('none', 'x = 1\n', 'get_config'),
+    ('type', 'def get_config():\n  return 3\n', 'get_config'),
+    (
+      'value',
+      'from jaxseg_da import config\n'
+      'def get_config():\n'
+      '  c = config.base_config()\n'
+      "  c.batch_size = 'eight'\n"
+      '  return c\n',
+      'batch_size',
+    ),
+    (
+      'extra',
+      'from jaxseg_da import config\n'
+      'def get_config():\n'
+      '  c = config.base_config()\n'
+      '  c.batch_sise = 8\n'
+      '  return c\n',
+      'batch_size',
+    ),
+  ):
+    path = tmp_path / f'{name}.py'
+    path.write_text(text)
+    message = refused(config=path)
+    assert str(path) in message or name == 'extra', message
+    assert said in message, message
+
+
+def test_flags_that_are_missing_or_in_the_wrong_order(refused, capsys):
+  assert '--workdir' in refused(workdir=False)
+  assert main.main(['main', '--workdir=x']) == 2
+  assert '--config is required' in capsys.readouterr().err
+  order = ['main', '--config.seed=1', f'--config={DACS}', '--workdir=x']
+  assert main.main(order) == 2
+  err = capsys.readouterr().err
+  assert '--config' in err and err.count('\n') == 1
+
+
+def test_data_that_is_missing_is_named_with_its_command(refused, tmp_path):
+  message = refused(
+    '--config.batch_size=8',
+    f'--config.data_dir={tmp_path / "none"}',
+    config=f'{SOURCE}:gta5_to_cityscapes',
+  )
+  assert str(tmp_path / 'none/gta5') in message
+  assert 'python -m data_prep.build gta5' in message
+  here = f'--config.data_dir={support.data_dir()}'
+  message = refused(here, '--config.data.source=nope')
+  assert "unknown dataset 'nope'" in message and 'streets' in message
+  message = refused(here, '--config.data.source=streets/moon')
+  assert 'moon' in message
+  message = refused(here, '--config.data.source=streets/gta-32x64:night')
+  assert "'night'" in message and 'validation' in message
+
+
+def test_weights_that_are_missing_are_named(refused, tmp_path):
+  message = refused(
+    f'--config.init.weights={tmp_path / "none.pth"}',
+    f'--config.data_dir={support.data_dir()}',
+    config=f'{DACS}:streets,size=32x64',
+  )
+  assert 'config.init.weights' in message and 'none.pth' in message
+
+
+def test_a_workdir_that_is_a_file_is_named(refused, tmp_path):
+  (tmp_path / 'run').write_text('')
+  assert str(tmp_path / 'run') in refused()
+
+
+@pytest.mark.parametrize('which', ('latest', '-1', '7', 'best', ''))
+def test_a_checkpoint_that_does_not_exist(refused, tmp_path, which):
+  message = refused('--mode=evaluate', f'--config.evaluate.checkpoint={which}')
+  assert 'checkpoint' in message
+  assert not list(tmp_path.glob('run/stages/*')), 'nothing is left behind'
+
+
+def test_predict_needs_its_paths(refused):
+  assert 'config.predict.input' in refused('--mode=predict')
+
+
+def test_help_explains(capsys):
+  with pytest.raises(SystemExit) as exit_info:
+    main.main(['main', '--help'])
+  assert exit_info.value.code == 0
+  out = capsys.readouterr().out
+  assert '--config=configs/METHOD.py' in out and '--workdir' in out
+
+
+@pytest.mark.parametrize(
+  ('flags', 'devices', 'said'),
+  [
+    ([f'--config={DACS}:nowhere', '--workdir=x'], 1, "'nowhere'"),
+    (
+      [f'--config={DACS}', '--workdir=x', '--config.batch_size=6'],
+      4,
+      '4 or 8',
+    ),
+    ([f'--config={DACS}', '--workdir=x', 'surplus'], 1, "'surplus'"),
+  ],
+)
+def test_the_process_exits_with_2(flags, devices, said, tmp_path):
+  _, err = support.run(flags, expected=2, devices=devices)
+  assert said in err and err.count('\n') == 1
+  assert not pathlib.Path('x').exists()
+
+
+def test_a_run_needs_no_tensorflow_and_no_torch(tmp_path):
+  """The whole pipeline, evaluation and report, in a process of its own."""
+  script = tmp_path / 'script.py'
+  script.write_text(
+    'import sys\n'
+    'from jaxseg_da import main\n'
+    'code = main.main(sys.argv)\n'
+    "found = {'tensorflow', 'torch', 'keras'} & set(sys.modules)\n"
+    'assert not found, found\n'
+    "assert 'orbax.checkpoint' in sys.modules, 'the run did not happen'\n"
+    'sys.exit(code)\n'
+  )
+  flags = support.flags(
+    tmp_path / 'run',
+    '--config.stages.source_only.steps=2',
+    '--config.tensorboard=True',
+    config='source_only',
+  )
+  process = support.subprocess.Popen(
+    [sys.executable, script, *flags],
+    env=support.environment(),
+    cwd=support.ROOT,
+    stdout=support.subprocess.PIPE,
+    stderr=support.subprocess.PIPE,
+    text=True,
+  )
+  code, out, err = support.finish(process)
+  assert code == 0, err
+  assert (tmp_path / 'run/report.html').exists()
+  assert list(tmp_path.glob('run/tensorboard/events*'))
+  assert 'mIoU-19' in out

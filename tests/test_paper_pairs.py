@@ -1,0 +1,237 @@
+"""The published pairs: their constants, and a run from raw tree to report."""
+
+from __future__ import annotations
+
+import collections
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from configs import dacs as dacs_config
+from configs import source_only as source_config
+from data_prep import build
+from data_prep.streets import export
+from jaxseg_da import config as config_lib
+from jaxseg_da import errors, metrics, models, modes, optim
+from jaxseg_da.data import sources
+from jaxseg_da.models import import_weights
+from jaxseg_da.ops import resize
+
+CONFIGS = {'source_only': source_config, 'dacs': dacs_config}
+PAIR = 'gta5_to_cityscapes'
+NATIVE = (64, 128)
+# Stops where SIGTERM would be noticed: after the second step.
+STOP = """
+import itertools, sys
+from jaxseg_da import main
+asked = itertools.count(1)
+main._Signal = lambda: lambda: next(asked) >= 2
+sys.exit(main.main())
+"""
+
+
+def shapes(model):
+  """Variables of a model, by network, as shapes."""
+  network = models.build(model, 19)
+  image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+  return jax.eval_shape(network.init, jax.random.key(0), image)
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize(
+  ('model', 'expected'),
+  [
+    # 104 convolutions and as many normalisations; two heads of 4 branches.
+    ({}, {(0, 1): 208, (1, 1): 1, (1, 3): 99, (1, 4): 4, (10, 1): 8}),
+    (
+      {'aux_head': True},
+      {(0, 1): 208, (1, 1): 1, (1, 3): 99, (1, 4): 4, (10, 1): 16},
+    ),
+    (
+      {'preset': 'reduced'},
+      {(0, 1): 34, (1, 1): 1, (1, 3): 12, (1, 4): 4, (10, 1): 8},
+    ),
+  ],
+)
+def test_optimizer_groups_fit_the_names_of_the_network(name, model, expected):
+  config = CONFIGS[name].get_config(PAIR)
+  config.model.update(model)
+  params = {'segmenter': shapes(config.model)['params']}
+  table = optim.group_table(config.optim.main, params)
+  assert (
+    collections.Counter((g.learning_rate, g.repeats) for _, g in table)
+    == expected
+  )
+  for path, group in table:
+    assert group.frozen == path.endswith(
+      ('/scale', 'bn/bias', 'bn1/bias', 'bn2/bias', 'bn3/bias')
+    )
+    assert (group.learning_rate == 10) == ('classifier/' in path)
+    assert group.weight_decay == 1.0
+
+
+def test_constants_of_the_published_pairs():
+  source = source_config.get_config(PAIR)
+  assert source.data.source == 'gta5:all'
+  assert source.data.target == 'cityscapes:train'
+  assert (source.data.source_size, source.data.target_size) == (
+    (720, 1280),
+    (512, 1024),
+  )
+  assert source.evaluate.size == (512, 1024)
+  assert source.data.source_crop == source.data.target_crop == (0, 0)
+  assert source.batch_size == 1
+  rate = optim.schedule(source.optim.main, source.stages.source_only.steps)
+  np.testing.assert_allclose(rate(0), 2.5e-4)
+  # Half-way through 250 000, though the run stops at 150 000: 0.5 ** 0.9.
+  np.testing.assert_allclose(rate(125_000), 2.5e-4 * 0.5358867, rtol=1e-6)
+
+  synthia = source_config.get_config('synthia_to_cityscapes')
+  assert synthia.data.source_size == (760, 1280)
+  mixed = dacs_config.get_config('synthia_to_cityscapes')
+  assert mixed.data.source_size == (720, 1280)
+  assert mixed.data.source_crop == mixed.data.target_crop == (512, 512)
+  assert mixed.data.resize == 'pil_bicubic'
+  assert mixed.data.target_resize == 'pil_bilinear'
+  assert mixed.batch_size == 2
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('size', [(64, 128), (600, 700)])
+def test_another_size_is_a_valid_config(name, size):
+  config = CONFIGS[name].get_config(f'{PAIR},size={size[0]}x{size[1]}')
+  assert config.data.source_size == config.data.target_size == size
+  assert config.evaluate.size == size
+  if name == 'dacs':
+    crop = {(64, 128): (64, 128), (600, 700): (512, 512)}[size]
+    assert config.data.source_crop == config.data.target_crop == crop
+  config_lib.validate(config_lib.resolve(config), 1)
+
+
+def test_scaled_steps_keep_the_paper_in_proportion():
+  config = dacs_config.get_config(PAIR)
+  config.steps_scale = 2e-5
+  resolved = config_lib.resolve(config)
+  assert resolved.stages.dacs.steps == 5
+  assert resolved.optim.main.horizon_steps == 5
+  assert resolved.data.source_size == (720, 1280)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  """Exported trees, built; runs and compiled programs go beside them."""
+  root = tmp_path_factory.mktemp('paper')
+  export.export_gta5(root / 'raw/gta5', 3, NATIVE)
+  export.export_cityscapes(root / 'raw/cityscapes', 2, 2, NATIVE)
+  for name in ('gta5', 'cityscapes'):
+    build.build(name, root / 'data', manual_dir=root / 'raw' / name, workers=1)
+  return root
+
+
+def run(folder, name, *more, workdir='', code=None):
+  """A command on one device in a process of its own."""
+  command = [sys.executable, '-m', 'jaxseg_da.main']
+  if code:
+    command = [sys.executable, '-c', code]
+  command += [
+    f'--config=configs/{name}.py:{PAIR},size=32x64',
+    f'--workdir={folder / (workdir or name)}',
+    f'--config.data_dir={folder / "data"}',
+    f'--config.stages.{name}.steps=3',
+    '--config.batch_size=1',
+    '--config.model.preset=reduced',
+    '--config.log_every=1',
+    '--config.report.images=1',
+    *more,
+  ]
+  environment = os.environ | {
+    'JAX_NUM_CPU_DEVICES': '1',
+    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+    'JAX_COMPILATION_CACHE_DIR': str(folder / 'compiled'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '0',
+    'JAX_PLATFORMS': 'cpu',
+  }
+  return subprocess.run(
+    command,
+    capture_output=True,
+    text=True,
+    check=False,
+    env=environment,
+    cwd=pathlib.Path(__file__).parents[1],
+    timeout=300,
+  )
+
+
+@functools.cache
+def finished(folder, name):
+  """The uninterrupted run of a config, once."""
+  done = run(folder, name)
+  assert done.returncode == 0, done.stderr
+  return done
+
+
+def opened(folder, workdir):
+  """The run of a work directory, and its last state."""
+  written = json.loads((folder / workdir / 'config.json').read_text())
+  config = config_lib.from_dict(written['config'])
+  with config.unlocked():
+    config.steps_scale = 1.0
+  found = modes.open_run(config, folder / workdir)
+  return found, *modes.restored(found, 'last')
+
+
+def losses(folder, workdir):
+  lines = (folder / workdir / 'metrics.jsonl').read_text().splitlines()
+  records = [json.loads(line) for line in lines]
+  return [(r['step'], r['loss']) for r in records if 'loss' in r]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CONFIGS)
+def test_from_raw_tree_to_report(folder, name):
+  done = finished(folder, name)
+  assert done.stderr.count('config.init.weights is unset') == 1
+  assert 'prefetch_buffer_size' not in done.stderr
+  assert [step for step, _ in losses(folder, name)] == [1, 2, 3]
+  page = (folder / name / 'report.html').read_text()
+  assert name in page and '<svg' in page
+  found = json.loads((folder / name / 'results.json').read_text())
+  assert found['benchmark'] == PAIR and found['method'] == name
+  assert found['stages'][0]['steps'] == 3
+  record = found['evaluation']
+  assert record['images'] == 2 and record['input_size'] == [32, 64]
+
+  # Every labelled pixel of the original counts, not of the resized image.
+  _, stage, state = opened(folder, name)
+  network = stage.method.networks['segmenter']
+  config = stage.config
+  counts = 0
+  for example in sources.open_dataset('cityscapes:validation', folder / 'data'):
+    assert example['label'].shape == (*NATIVE, 1)
+    from jaxseg_da.data import transforms
+    from jaxseg_da.ops import normalize
+
+    mode = config.data.target_resize or config.data.resize
+    image = transforms.resize(example['image'], (32, 64), mode)
+    outputs, _ = network.apply(
+      {
+        'params': state.params['segmenter'],
+        'batch_stats': state.batch_stats['segmenter'],
+      },
+      normalize.normalize(image[None], 'caffe_bgr'),
+      False,
+    )
+    predicted = resize.align_corners(outputs['logits'], NATIVE).argmax(-1)
+    counts = counts + np.asarray(
+      metrics.confusion(example['label'][None, ..., 0], predicted, 19)
+    )
+  accuracy = 100 * np.trace(counts) / counts.sum()
+  assert record['pixel_accuracy'] == pytest.approx(accuracy, abs=0.02)
