@@ -35,7 +35,7 @@ def entry(config, name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
   if not _shared(config, name):
     return None
   root = pathlib.Path(config.cache_dir or data_dir / 'jaxseg_da_cache')
-  return root.expanduser() / f'{name}-{fingerprint(config, name)}'
+  return root.expanduser() / f'{name}-{fingerprint(config, name, data_dir)}'
 
 
 def _shared(config, name: str) -> bool:
@@ -46,8 +46,8 @@ def _shared(config, name: str) -> bool:
   return not block.init_from or _shared(config, block.init_from)
 
 
-def fingerprint(config, name: str) -> str:
-  """Hash of the stage's config, its ancestors', the code and the device."""
+def fingerprint(config, name: str, data_dir: pathlib.Path) -> str:
+  """Hash of a stage's config, its ancestors', the data, code and device."""
   values = config_lib.to_dict(config)
   facts = {section: values[section] for section in _SECTIONS}
   facts['chain'] = []
@@ -55,11 +55,25 @@ def fingerprint(config, name: str) -> str:
     block = values['stages'][name]
     facts['chain'].append([name, block, values['optim'][block['optim']]])
     name = block['init_from']
+  facts['data_sets'] = {
+    domain: _data_hash(config.data[domain], data_dir)
+    for domain in ('source', 'target')
+  }
   facts['code'] = _source_hash()
   facts['jax'] = jax.__version__
   facts['devices'] = [jax.devices()[0].device_kind, jax.device_count()]
   text = json.dumps(facts, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _data_hash(spec: str, data_dir: pathlib.Path) -> str:
+  """Hash of what a prepared data set says about itself: version, counts."""
+  digest = hashlib.sha256()
+  folder = data_dir / spec.partition(':')[0]
+  for path in sorted(folder.glob('*/*.json')):
+    digest.update(path.relative_to(folder).as_posix().encode())
+    digest.update(path.read_bytes())
+  return digest.hexdigest()
 
 
 def _source_hash() -> str:

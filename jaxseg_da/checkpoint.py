@@ -106,6 +106,13 @@ class Checkpoints:
     self._manager.close()
 
 
+def steps_in(folder: pathlib.Path) -> list[int]:
+  """Steps with a whole checkpoint, ascending; leaves the folder untouched."""
+  if not folder.is_dir():
+    return []
+  return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+
+
 def write_json(path: pathlib.Path, value) -> None:
   """Writes a file that is there whole or not at all."""
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -118,11 +125,13 @@ def read_json(path: pathlib.Path):
   """A JSON file's value, None where there is no file.
 
   Raises:
-    UserError: the file is there and is not JSON.
+    UserError: the file is there and cannot be read, or is not JSON.
   """
   try:
     return json.loads(path.read_text())
   except FileNotFoundError:
     return None
+  except OSError as error:
+    raise errors.UserError(f'{path}: {error.strerror}') from error
   except ValueError as error:
     raise errors.UserError(f'{path} is not valid JSON: {error}') from error

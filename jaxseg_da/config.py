@@ -8,8 +8,9 @@ Keys that count steps are called `steps`, `*_steps` or `*_every`: that is what
 from __future__ import annotations
 
 import copy
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import ml_collections
@@ -19,6 +20,9 @@ from jaxseg_da import errors
 ConfigDict = ml_collections.ConfigDict
 
 _STEP_KEY = re.compile(r'(^|_)(steps|every)(_steps)?$')
+# Other numbers that 0 switches off.
+_COUNTS = ('seed', 'evaluate.limit', 'report.images')
+ROLES = ('main', 'reference')
 RESIZE_MODES = (
   'pil_bicubic',
   'pil_bilinear',
@@ -28,8 +32,8 @@ RESIZE_MODES = (
 )
 # A resumed run may differ in these: they change no number that training makes.
 FREE = re.compile(
-  r'^(data_dir|cache_dir|log_every|tensorboard|(evaluate|predict|report|'
-  r'checkpoint|benchmark_mode)(\..*)?)$'
+  r'^(data_dir|cache_dir|log_every|tensorboard|distributed|'
+  r'(evaluate|predict|report|checkpoint|benchmark_mode)(\..*)?)$'
 )
 
 
@@ -125,7 +129,7 @@ def base_config() -> ConfigDict:
   c.stages.source_only = stage('source_only', 500)
 
   c.dacs = ConfigDict()
-  c.dacs.threshold = 0.968  # DACS section 3.3
+  c.dacs.threshold = 0.968  # released code: trainUDA.py
   c.dacs.weight_mode = 'threshold_uniform'  # threshold | none
   c.dacs.mixed_weight = 1.0  # lambda of the mixed loss
   c.dacs.ema_decay = 0.99  # hard-coded in the released code
@@ -224,16 +228,46 @@ def check_types(config: ConfigDict) -> None:
   """Compares every key with `base_config`, for configs read from files.
 
   Raises:
-    UserError: a key that does not exist; names it.
+    UserError: a key that does not exist, or a value of another type; names it.
   """
   known = base_config()
   with known.unlocked():
     known.optim.update({n: optimizer() for n in config.optim})
     known.stages.update({n: stage('', 1) for n in config.stages})
-  keys = [key for key, _ in leaves(known)]
-  for key, _ in leaves(config):
-    if key not in keys:
-      raise errors.unknown('config key', key, keys)
+  defaults = dict(leaves(known))
+  for key, value in leaves(config):
+    if key not in defaults:
+      raise unknown_key(key, defaults)
+    if not _same_type(value, defaults[key]):
+      raise errors.UserError(
+        f'config.{key}={value!r} is not of the type of {defaults[key]!r}'
+      )
+
+
+def unknown_key(key: str, keys: Iterable[str]) -> errors.UserError:
+  """An error for a key that is none of `keys`, with the nearest ones."""
+  near = difflib.get_close_matches(key, list(keys), 3, 0.4)
+  hint = f'; did you mean {" or ".join(near)}?' if near else ''
+  return errors.UserError(f'unknown config key {key!r}{hint}')
+
+
+def _same_type(value, default) -> bool:
+  """Whether a value may replace a default; integers serve as floats."""
+  if isinstance(default, tuple):
+    if not isinstance(value, (tuple, list)):
+      return False
+    first = default[0]
+    if isinstance(first, tuple):  # rows of one form
+      return all(
+        isinstance(v, (tuple, list))
+        and len(v) == len(first)
+        and all(map(_same_type, v, first))
+        for v in value
+      )
+    return all(_same_type(v, first) for v in value)
+  if isinstance(default, float):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+  return type(value) is type(default)
 
 
 def batch_ratio(config: ConfigDict) -> float:
@@ -250,7 +284,12 @@ def resolve(config: ConfigDict) -> ConfigDict:
   counts by k (as many examples as before) and raise EMA decays to the power k
   (the same horizon in examples); learning rates grow by k (linear) or by its
   root (sqrt, the rule for adaptive optimizers).
+
+  Raises:
+    UserError: a number or a stage with which that makes no sense.
   """
+  _validate_numbers(config)
+  _validate_pipeline(config)
   config = copy.deepcopy(config)
   with config.unlocked():
     if config.control and 'control' not in config.pipeline:
@@ -270,6 +309,8 @@ def _append_control(config: ConfigDict) -> None:
   first = main[0]
   starts_from_source = config.stages[first].method == 'source_only'
   later = main[1:] if starts_from_source else main
+  if not later:
+    return  # nothing that a control could be compared with
   last = config.stages[main[-1]]
   config.stages.control = stage(
     'source_only',
@@ -288,7 +329,7 @@ def validate(config: ConfigDict, num_devices: int) -> None:
   Raises:
     UserError: names the key, its value and what would be valid.
   """
-  from jaxseg_da import methods, pairs, parallel
+  from jaxseg_da import evaluate, methods, pairs, parallel
 
   one_of = (
     ('backend', parallel.BACKENDS),
@@ -307,6 +348,19 @@ def validate(config: ConfigDict, num_devices: int) -> None:
   for key, choices in one_of:
     if values[key] not in choices:
       raise errors.unknown(f'config.{key}', values[key], choices)
+  _validate_numbers(config)
+  _validate_bn(config.bn, num_devices)
+  _validate_batch(config.batch_size, num_devices)
+  _validate_sizes(config)
+  _validate_pipeline(config)
+  _validate_stages(config, methods.NAMES)
+  evaluate.check(config.evaluate)
+  if config.benchmark not in pairs.BENCHMARKS:
+    raise errors.unknown('config.benchmark', config.benchmark, pairs.BENCHMARKS)
+
+
+def _validate_numbers(config) -> None:
+  values = dict(leaves(config))
   positive = (
     'batch_size',
     'log_every',
@@ -319,19 +373,14 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     'steps_scale',
   )
   for key in positive:
-    if values[key] <= 0:
+    if not 0 < values[key] < float('inf'):
       raise errors.UserError(
         f'config.{key}={values[key]} must be greater than 0'
       )
   for key, value in values.items():
-    if _STEP_KEY.search(key.rsplit('.', 1)[-1]) and value < 0:
+    counts = _STEP_KEY.search(key.rsplit('.', 1)[-1]) or key in _COUNTS
+    if counts and value < 0:
       raise errors.UserError(f'config.{key}={value} must not be negative')
-  _validate_bn(config.bn, num_devices)
-  _validate_batch(config.batch_size, num_devices)
-  _validate_sizes(config)
-  _validate_stages(config, methods.NAMES)
-  if config.benchmark not in pairs.BENCHMARKS:
-    raise errors.unknown('config.benchmark', config.benchmark, pairs.BENCHMARKS)
 
 
 def _validate_bn(bn: str, num_devices: int) -> None:
@@ -361,7 +410,7 @@ def _validate_sizes(config) -> None:
   for domain in ('source', 'target'):
     size, crop = config.data[f'{domain}_size'], config.data[f'{domain}_crop']
     for key, value in (('size', size), ('crop', crop)):
-      if len(value) != 2 or min(value) < 0 or (0 < max(value) < 16):
+      if len(value) != 2 or (any(value) and min(value) < 16):
         raise errors.UserError(
           f'config.data.{domain}_{key}={value} must be (H, W) with both at '
           'least 16, or (0, 0)'
@@ -373,13 +422,26 @@ def _validate_sizes(config) -> None:
       )
 
 
-def _validate_stages(config, methods) -> None:
-  if not config.pipeline:
-    raise errors.UserError('config.pipeline is empty; name at least one stage')
-  seen = []
+def _validate_pipeline(config) -> None:
   for name in config.pipeline:
     if name not in config.stages:
       raise errors.unknown('stage in config.pipeline', name, config.stages)
+    role = config.stages[name].role
+    if role not in ROLES:
+      raise errors.unknown(f'config.stages.{name}.role', role, ROLES)
+  if len({*config.pipeline}) < len(config.pipeline):
+    raise errors.UserError(
+      f'config.pipeline={tuple(config.pipeline)} names a stage twice'
+    )
+  if not any(config.stages[name].role == 'main' for name in config.pipeline):
+    raise errors.UserError(
+      'config.pipeline has no stage whose role is main; there has to be one'
+    )
+
+
+def _validate_stages(config, methods) -> None:
+  seen = []
+  for name in config.pipeline:
     block = config.stages[name]
     if block.method not in methods:
       raise errors.unknown('method', block.method, methods)
@@ -391,10 +453,6 @@ def _validate_stages(config, methods) -> None:
     if block.optim not in config.optim:
       raise errors.unknown(
         f'config.stages.{name}.optim', block.optim, config.optim
-      )
-    if block.role not in ('main', 'reference'):
-      raise errors.unknown(
-        f'config.stages.{name}.role', block.role, ('main', 'reference')
       )
     if block.steps < 1:
       raise errors.UserError(f'config.stages.{name}.steps must be at least 1')

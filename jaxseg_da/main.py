@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import signal
 import sys
+import traceback
 
 from absl import flags
 from ml_collections import config_flags
 
+from jaxseg_da import config as config_lib
 from jaxseg_da import errors
 
 MODES = ('run', 'evaluate', 'predict')
@@ -43,19 +46,18 @@ def parse(argv: list[str]):
   flags.DEFINE_string('workdir', None, 'Output folder.', flag_values=values)
   flags.DEFINE_string('mode', 'run', ', '.join(MODES), flag_values=values)
   flags.DEFINE_bool('help', False, 'Shows this.', flag_values=values)
-  config_flags.DEFINE_config_file(
-    'config', None, 'configs/METHOD.py[:ARG]', flag_values=values
-  )
+  _define_config(values, argv)
+  _check_file(argv)
   try:
     leftover = values(argv, known_only=False)[1:]
-  except errors.UserError:
-    raise
-  except (flags.Error, AttributeError, KeyError, TypeError) as error:
-    raise errors.UserError(_reason(error)) from error
-  except ValueError as error:
-    raise errors.UserError(_reason(error)) from error
-  except (OSError, ImportError, SyntaxError) as error:
-    raise errors.UserError(f'--config: {_reason(error)}') from error
+  except (
+    flags.Error,
+    ValueError,
+    AttributeError,
+    KeyError,
+    TypeError,
+  ) as error:
+    raise errors.UserError(str(error)) from error
   if values.help:
     print(__doc__)
     raise SystemExit(DONE)
@@ -69,10 +71,58 @@ def parse(argv: list[str]):
   return values.config, pathlib.Path(values.workdir).expanduser(), values.mode
 
 
-def _reason(error: Exception) -> str:
-  """The error's message without the flag library's decoration."""
-  text = str(error.args[0] if error.args else error)
-  return text.strip() or type(error).__name__
+def _define_config(values: flags.FlagValues, argv: list[str]) -> None:
+  config_flags.DEFINE_config_file(
+    'config',
+    None,
+    'configs/METHOD.py[:ARG]',
+    flag_values=values,
+    # Where overrides are found; by default those of the process.
+    sys_argv=argv,
+  )
+
+
+def _check_file(argv: list[str]) -> None:
+  """Loads the config file alone, to tell its errors from those of flags.
+
+  Raises:
+    UserError: no such file, its code fails, or an override names no key.
+  """
+  path = next(
+    (a.split('=', 1)[1] for a in argv if re.match('--?config=', a)), ''
+  )
+  if not path:
+    return
+  file = path.partition(':')[0]
+  if not pathlib.Path(file).is_file():
+    raise errors.UserError(f'--config={path}: there is no file {file}')
+  values, alone = flags.FlagValues(), [argv[0], f'--config={path}']
+  _define_config(values, alone)
+  try:
+    values(alone)
+    config = values.config
+  except Exception as error:  # whatever code in the file may raise
+    while error.__context__ is not None:
+      error = error.__context__
+    if isinstance(error, errors.UserError):
+      raise error from None
+    lines = [
+      f':{line}'
+      for frame, line in traceback.walk_tb(error.__traceback__)
+      if frame.f_code.co_filename == file
+    ]
+    raise errors.UserError(
+      f'{file}{"".join(lines[-1:])}: {type(error).__name__}: {error}'
+    ) from error
+  if not isinstance(config, config_lib.ConfigDict):
+    raise errors.UserError(
+      f'--config={path}: get_config() returned a {type(config).__name__}'
+    )
+  keys = [key for key, _ in config_lib.leaves(config)]
+  for argument in argv:
+    match = re.match(r'--?(?:no)?config\.([^=\[]+)', argument)
+    if match and match[1] not in keys:
+      raise config_lib.unknown_key(match[1], keys)
 
 
 def _dispatch(config, workdir: pathlib.Path, mode: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import sys
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def open_run(
     config=config,
     workdir=workdir,
     backend=parallel.backend(config.backend),
-    writer=writers.create(workdir, jax.process_index(), config.tensorboard),
+    writer=writers.MultiWriter(()),  # `run` writes, the other modes do not
     stop=stop,
   )
 
@@ -60,17 +61,34 @@ def run(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
     say(f'{workdir} is finished; see {workdir / "report.html"}')
     return
   pipeline.check_data(opened)
+  with contextlib.closing(_writer(opened)) as opened.writer:
+    if jax.process_index() == 0:
+      record = {'config': config_lib.to_dict(opened.config), 'argv': sys.argv}
+      checkpoint.write_json(workdir / 'config.json', record)
+    found = pipeline.run_all(opened)
+  results.pictures(opened)
   if jax.process_index() == 0:
-    overrides = {'config': config_lib.to_dict(opened.config), 'argv': sys.argv}
-    checkpoint.write_json(workdir / 'config.json', overrides)
-  found = pipeline.run_all(opened)
-  if jax.process_index() == 0:
-    results.pictures(opened)
     checkpoint.write_json(workdir / 'results.json', found)
     page = report.write(workdir)
     print(results.table(found))
     print(f'report: {page}')
   parallel.barrier('results')
+
+
+def _writer(run: Run) -> writers.MultiWriter:
+  """The run's metric sinks.
+
+  Raises:
+    UserError: the work directory cannot be made.
+  """
+  try:
+    return writers.create(
+      run.workdir, jax.process_index(), run.config.tensorboard
+    )
+  except OSError as error:
+    raise errors.UserError(
+      f'--workdir={run.workdir} cannot be written: {error.strerror}'
+    ) from error
 
 
 def _main_stage(run: Run) -> str:

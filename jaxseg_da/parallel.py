@@ -244,6 +244,13 @@ def sum_over_processes(counts: np.ndarray) -> np.ndarray:
   return (gathered[0] << 31) + gathered[1]
 
 
+def agreed(value: bool) -> bool:
+  """What process 0 says: for what processes read from a disk that changes."""
+  if jax.process_count() == 1:
+    return value
+  return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
 def barrier(name: str) -> None:
   """Waits until every process has come here."""
   if jax.process_count() > 1:

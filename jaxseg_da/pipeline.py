@@ -38,6 +38,12 @@ def check_data(run: Run) -> None:
 
 def run_all(run: Run) -> dict:
   """Runs or resumes every stage; returns what results.json holds."""
+  if run.config.benchmark != 'streets' and not run.config.init.weights:
+    say(
+      'warning: config.init.weights is unset, the backbone starts from random '
+      'values; the papers start from resnet101COCO-41f33a49.pth (DACS) or '
+      'DeepLab_resnet_pretrained_init-f81d91e8.pth (AdaptSegNet)'
+    )
   for name in run.config.pipeline:
     if run.done(name) is None and not _from_cache(run, name):
       _run_stage(run, name)
@@ -87,7 +93,7 @@ def _run_stage(run: Run, name: str) -> None:
 def _before_stage(run: Run, name: str, previous) -> base.Artifacts:
   """The method's host pass; what it decided is kept in `artifacts.json`."""
   folder = run.folder(name) / 'artifacts'
-  if (folder / 'artifacts.json').exists():
+  if parallel.agreed((folder / 'artifacts.json').exists()):
     return run.artifacts(name)
   stage = train.build(run.config, name)
   if stage.method.before_stage is base.no_artifacts:
@@ -116,12 +122,6 @@ def _weights(config) -> Callable | None:
   """Imports `config.init.weights` into fresh segmenter variables."""
   path = config.init.weights
   if not path:
-    if config.benchmark != 'streets':
-      say(
-        'warning: config.init.weights is unset, the backbone starts from '
-        'random values; the papers start from resnet101COCO-41f33a49.pth or '
-        'DeepLab_resnet_pretrained_init-f81d91e8.pth'
-      )
     return None
 
   def load(variables):
@@ -160,14 +160,20 @@ def _from_cache(run: Run, name: str) -> bool:
   """Takes a finished baseline from the cache; False where there is none."""
   folder = run.folder(name)
   entry = cache.entry(run.config, name, run.data_dir)
-  if entry is None or folder.exists() or not (entry / 'done.json').exists():
+  if entry is None:
+    return False
+  # Process 0 decides: the others may look when it has copied already.
+  if not parallel.agreed(
+    not folder.exists() and (entry / 'done.json').exists()
+  ):
     return False
   if jax.process_index() == 0:
     say(f'stage {name}: taken from {entry}')
+    # First the lines: the stage counts as finished as soon as it is copied.
+    lines = (entry / 'metrics.jsonl').read_text().splitlines()
+    run.writer.replay(name, lines)
     cache.copy(entry, folder)
   parallel.barrier(f'cached {name}')
-  lines = (folder / 'metrics.jsonl').read_text().splitlines()
-  run.writer.replay(name, lines)
   return True
 
 

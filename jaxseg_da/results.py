@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 import subprocess
 
@@ -67,20 +68,29 @@ def _evaluation_batch(config) -> int:
 def during(run: Run, stage: train.Stage, state, step: int) -> None:
   """Evaluates between steps; keeps the checkpoint that is best so far."""
   record = evaluate(run, stage, state, specs(run.config)[0])
-  run.writer.write_scalars(stage.name, step, _scalars(record))
+  _log(run, stage, step, record)
   _keep_best(run, stage, state, step, record)
 
 
 def after(run: Run, stage: train.Stage, state) -> dict:
   """Evaluations of a finished stage, for its `done.json`."""
   found = [evaluate(run, stage, state, spec) for spec in specs(run.config)]
-  run.writer.write_scalars(stage.name, stage.steps, _scalars(found[0]))
+  _log(run, stage, stage.steps, found[0])
   best = _keep_best(run, stage, state, stage.steps, found[0])
   return {
     'evaluation': found[0],
     'source_evaluation': found[1] if len(found) > 1 else None,
     'best': best,
   }
+
+
+def _log(run: Run, stage: train.Stage, step: int, record: dict) -> None:
+  """Writes an evaluation, unless the killed attempt before had done so."""
+  for line in run.writer.lines(stage.name):
+    found = json.loads(line)
+    if found['step'] == step and 'eval/miou' in found:
+      return
+  run.writer.write_scalars(stage.name, step, _scalars(record))
 
 
 def _scalars(record: dict) -> dict:
@@ -219,6 +229,8 @@ def pictures(run: Run) -> None:
       )[0].argmax(-1)
       for e in examples
     ]
+  if jax.process_index() != 0:
+    return
   report_lib.summary_images(
     run.workdir / 'images',
     [e['image'] for e in examples],

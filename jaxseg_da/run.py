@@ -76,13 +76,13 @@ class Run:
       UserError: there is no such checkpoint.
     """
     folder = folder or self.folder(name) / 'checkpoints'
-    checkpoints = checkpoint.Checkpoints(folder, self.config.checkpoint.keep)
-    steps = checkpoints.steps()
+    steps = checkpoint.steps_in(folder)
     if not steps or (step is not None and step not in steps):
       raise errors.UserError(
         f'no checkpoint {"" if step is None else step} of stage {name} in '
         f'{folder}; there are: {", ".join(map(str, steps)) or "none"}'
       )
+    checkpoints = checkpoint.Checkpoints(folder, self.config.checkpoint.keep)
     stage = self.stage(name)
     shapes = jax.eval_shape(
       lambda: train.initial_state(stage, artifacts=self.artifacts(name))

@@ -44,7 +44,9 @@ def split_flags(argv: list[str]) -> tuple[list[int], pathlib.Path, list[str]]:
       f'--seeds={seeds} is not a list of integers such as 0,1,2'
     ) from error
   if len(set(numbers)) < len(numbers) or min(numbers) < 0:
-    raise errors.UserError(f'--seeds={seeds} must be different and not negative')
+    raise errors.UserError(
+      f'--seeds={seeds} must be different and not negative'
+    )
   return numbers, pathlib.Path(workdir).expanduser(), rest
 
 
@@ -118,7 +120,9 @@ def run(argv: list[str]) -> int:
       return code
     runs[seed] = checkpoint.read_json(folder / 'results.json')
   table = summarise(runs)
-  checkpoint.write_json(workdir / 'seeds.json', {'seeds': seeds, 'stages': table})
+  checkpoint.write_json(
+    workdir / 'seeds.json', {'seeds': seeds, 'stages': table}
+  )
   print(render(table, seeds))
   print(f'written: {workdir / "seeds.json"}')
   return main.DONE

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +99,8 @@ def train_step(
     updates, opt_state[phase.name] = optimizers[phase.name].update(
       grads, opt_state[phase.name], trained
     )
-    params.update(optax.apply_updates(trained, updates))
+    stepped: Any = optax.apply_updates(trained, updates)
+    params.update(stepped)
     metrics.update(_norms(phase, phases, grads, updates, trained))
     metrics[_name('learning_rate', phase, phases)] = schedules[phase.name](
       state.step

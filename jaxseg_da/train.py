@@ -137,7 +137,7 @@ def initial_state(
   variables = _networks(stage.method, stage.key)
   if weights is not None:
     variables['segmenter'] = weights(variables['segmenter'])
-  params = {name: v['params'] for name, v in variables.items()}
+  params: dict[str, Any] = {n: v['params'] for n, v in variables.items()}
   state = train_state_lib.TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
@@ -224,6 +224,10 @@ def train(
   loop.writer.truncate_after(stage.name, start)
   if start >= stage.steps:
     return state, spent
+  every = config.evaluate.every_steps if loop.evaluate else 0
+  if every and start and start % every == 0:
+    # Whether the attempt before came to it is unknown.
+    loop.evaluate(stage, state, start)
 
   step = backend.compile(stage.step)
   key = backend.replicate(stage.key)
@@ -258,14 +262,16 @@ def train(
           compile_seconds = 0.0
         loop.writer.write_scalars(stage.name, done, scalars)
       stop = _told_to_stop(loop, done)
-      if last or stop or done % config.checkpoint.every_steps == 0:
-        fetch(metrics, stage, done)
+      due = every and done % every == 0 and not last
+      saving = last or stop or done % config.checkpoint.every_steps == 0
+      if saving or due:
+        fetch(metrics, stage, done)  # nothing that diverged is kept
+      if saving:
         save(loop, stage, state, done, time.monotonic() - entered)
       if stop and not last:
         loop.checkpoints.wait()
         raise Preempted(f'stage {stage.name} saved at step {done}')
-      every = config.evaluate.every_steps
-      if loop.evaluate and every and done % every == 0 and not last:
+      if due:
         with progress.pause():
           loop.evaluate(stage, state, done)
   finally:

@@ -365,7 +365,8 @@ class Progress:
     if scalars.get('loss') is not None:
       parts.append(f'loss {float(scalars["loss"]):.4f}')
     if rate:
-      parts.append(f'{rate * self._images:.1f} images/s')
+      images = rate * self._images
+      parts.append(f'{images:.{"1f" if images >= 1 else "2g"}} images/s')
       if not last:
         parts.append(f'ETA {duration((self._total - step) / rate)}')
     line = '  '.join(parts)

@@ -42,9 +42,7 @@ def data_dir() -> pathlib.Path:
   """Both domains of the street world, 32x64, a few images per split."""
   root = scratch() / 'data'
   for name in ('gta', 'city'):
-    build.build(
-      'streets', root, config=f'{name}-32x64', limit=LIMIT, workers=1
-    )
+    build.build('streets', root, config=f'{name}-32x64', limit=LIMIT, workers=1)
   return root
 
 
@@ -203,7 +201,12 @@ def checkpoints(workdir: pathlib.Path) -> dict[str, list[int]]:
 
 def state(workdir: pathlib.Path, stage: str, step: int) -> dict:
   """Leaf path -> array of a checkpoint, on the host."""
-  folder = workdir / 'stages' / stage / 'checkpoints' / str(step) / 'state'
+  return state_in(workdir / 'stages' / stage / 'checkpoints' / str(step))
+
+
+def state_in(checkpoint: pathlib.Path) -> dict:
+  """Leaf path -> array of the checkpoint in a folder."""
+  folder = checkpoint / 'state'
   handler = ocp.PyTreeCheckpointHandler()
   with ocp.Checkpointer(handler) as reader:
     tree = reader.metadata(folder.absolute()).item_metadata.tree

@@ -18,11 +18,11 @@ from configs import dacs as dacs_config
 from configs import source_only as source_config
 from data_prep import build
 from data_prep.streets import export
+from jaxseg_da import checkpoint, metrics, models, optim, train
 from jaxseg_da import config as config_lib
-from jaxseg_da import errors, metrics, models, modes, optim
-from jaxseg_da.data import sources
+from jaxseg_da.data import sources, transforms
 from jaxseg_da.models import import_weights
-from jaxseg_da.ops import resize
+from jaxseg_da.ops import normalize, resize
 
 CONFIGS = {'source_only': source_config, 'dacs': dacs_config}
 PAIR = 'gta5_to_cityscapes'
@@ -74,7 +74,7 @@ def test_optimizer_groups_fit_the_names_of_the_network(name, model, expected):
       ('/scale', 'bn/bias', 'bn1/bias', 'bn2/bias', 'bn3/bias')
     )
     assert (group.learning_rate == 10) == ('classifier/' in path)
-    assert group.weight_decay == 1.0
+    assert group.frozen or group.weight_decay == 1
 
 
 def test_constants_of_the_published_pairs():
@@ -178,14 +178,27 @@ def finished(folder, name):
   return done
 
 
-def opened(folder, workdir):
-  """The run of a work directory, and its last state."""
+def last_state(folder, workdir, name):
+  """Stage and state of a finished run, on one device."""
   written = json.loads((folder / workdir / 'config.json').read_text())
-  config = config_lib.from_dict(written['config'])
-  with config.unlocked():
-    config.steps_scale = 1.0
-  found = modes.open_run(config, folder / workdir)
-  return found, *modes.restored(found, 'last')
+  stage = train.build(config_lib.from_dict(written['config']), name)
+  one = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  like = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one),
+    jax.eval_shape(lambda: train.initial_state(stage)),
+  )
+  path = folder / workdir / 'stages' / f'00_{name}' / 'checkpoints'
+  checkpoints = checkpoint.Checkpoints(path, keep=2)
+  state = checkpoints.restore(checkpoints.latest(), like)
+  checkpoints.close()
+  return stage, jax.device_get(state)
+
+
+def flat(variables):
+  """Leaves by path, such as `params/backbone/conv1/kernel`."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(dict(variables))
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
+  return {name(path): leaf for path, leaf in leaves}
 
 
 def losses(folder, workdir):
@@ -194,8 +207,9 @@ def losses(folder, workdir):
   return [(r['step'], r['loss']) for r in records if 'loss' in r]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize(
+  'name', ['source_only', pytest.param('dacs', marks=pytest.mark.slow)]
+)
 def test_from_raw_tree_to_report(folder, name):
   done = finished(folder, name)
   assert done.stderr.count('config.init.weights is unset') == 1
@@ -210,28 +224,73 @@ def test_from_raw_tree_to_report(folder, name):
   assert record['images'] == 2 and record['input_size'] == [32, 64]
 
   # Every labelled pixel of the original counts, not of the resized image.
-  _, stage, state = opened(folder, name)
-  network = stage.method.networks['segmenter']
-  config = stage.config
-  counts = 0
+  stage, state = last_state(folder, name, name)
+  data, variables = stage.config.data, state.variables()['segmenter']
+  mode = data.target_resize or data.resize
+  counts = np.zeros((19, 19), int)
   for example in sources.open_dataset('cityscapes:validation', folder / 'data'):
     assert example['label'].shape == (*NATIVE, 1)
-    from jaxseg_da.data import transforms
-    from jaxseg_da.ops import normalize
-
-    mode = config.data.target_resize or config.data.resize
     image = transforms.resize(example['image'], (32, 64), mode)
-    outputs, _ = network.apply(
-      {
-        'params': state.params['segmenter'],
-        'batch_stats': state.batch_stats['segmenter'],
-      },
-      normalize.normalize(image[None], 'caffe_bgr'),
-      False,
+    outputs, _ = stage.method.networks['segmenter'].apply(
+      variables, normalize.normalize(image[None], 'caffe_bgr'), False
     )
     predicted = resize.align_corners(outputs['logits'], NATIVE).argmax(-1)
-    counts = counts + np.asarray(
-      metrics.confusion(example['label'][None, ..., 0], predicted, 19)
-    )
-  accuracy = 100 * np.trace(counts) / counts.sum()
-  assert record['pixel_accuracy'] == pytest.approx(accuracy, abs=0.02)
+    label = example['label'][None, ..., 0]
+    counts += np.asarray(metrics.confusion(label, predicted, 19))
+  assert record['pixel_accuracy'] == pytest.approx(
+    100 * np.trace(counts) / counts.sum(), abs=0.05
+  )
+
+
+@pytest.mark.slow
+def test_resume_equals_an_uninterrupted_run(folder):
+  finished(folder, 'dacs')
+  stopped = run(folder, 'dacs', workdir='resumed', code=STOP)
+  assert stopped.returncode == 75, stopped.stderr
+  assert 'preempted' in stopped.stderr
+  assert not (folder / 'resumed/results.json').exists()
+  again = run(folder, 'dacs', workdir='resumed')
+  assert again.returncode == 0, again.stderr
+  assert losses(folder, 'resumed') == losses(folder, 'dacs')
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    last_state(folder, 'resumed', 'dacs')[1],
+    last_state(folder, 'dacs', 'dacs')[1],
+  )
+
+
+@pytest.mark.slow
+def test_published_weights_and_bfloat16(folder):
+  """Weights come in whole; what is frozen stays, what is not moves."""
+  config = source_config.get_config(PAIR)
+  config.model.preset = 'reduced'
+  rng = np.random.default_rng(0)
+  variables = jax.tree.map(
+    lambda x: rng.uniform(0.5, 1.5, x.shape).astype(x.dtype),
+    shapes(config.model),
+  )
+  tensors = import_weights.to_torch_names(variables)
+  np.savez(folder / 'published.npz', **tensors)
+  done = run(
+    folder,
+    'source_only',
+    f'--config.init.weights={folder / "published.npz"}',
+    '--config.model.compute_dtype=bfloat16',
+    workdir='weights',
+  )
+  assert done.returncode == 0, done.stderr
+  assert f'loaded {len(tensors)}/{len(tensors)} tensors' in done.stderr
+  assert 'is unset' not in done.stderr
+  stage, state = last_state(folder, 'weights', 'source_only')
+  dtypes = {x.dtype for x in jax.tree.leaves(state.variables())}
+  assert dtypes == {np.dtype('float32')}
+  params = {'segmenter': state.params['segmenter']}
+  before = flat(variables)
+  after = flat(state.variables()['segmenter'])
+  for path, group in optim.group_table(stage.config.optim.main, params):
+    path = path.replace('segmenter', 'params', 1)
+    same = np.array_equal(before[path], after[path])
+    assert same == group.frozen, path
+  for path in before:
+    if path.startswith('batch_stats'):
+      assert not np.array_equal(before[path], after[path]), path

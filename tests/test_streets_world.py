@@ -318,8 +318,7 @@ def test_stereo_views_agree_through_the_true_depth():
   before, after = [], []
   for index in range(3):
     scene, domain = _scene('gta', index)
-    # A wide baseline, so that the shift is many pixels.
-    baseline, size = 1.0, (96, 192)
+    baseline, size = scene.baseline, (96, 192)
     left = world.render_view(scene, domain, size, sensor=False)
     right = world.render_view(scene, domain, size, (baseline, 0), sensor=False)
     warped, both = _warp_right(right, left.depth, left.intrinsics, baseline)
@@ -335,7 +334,7 @@ def test_neighbouring_frames_agree_through_depth_and_motion():
   size, step = (96, 192), 1.0
   here = world.render_view(scene, domain, size, sensor=False)
   there = world.render_view(scene, domain, size, (0, step), sensor=False)
-  f, _, cx, cy = here.intrinsics
+  _, _, cx, cy = here.intrinsics
   v, u = np.nonzero(here.depth > step + 1)
   z = here.depth[v, u]
   scale = z / (z - step)
@@ -375,7 +374,36 @@ def test_stored_depth_is_in_centimetres():
 
 # Golden values: the benchmark is the same everywhere and for ever.
 
-GOLDEN = {}
+GOLDEN = {
+  ('gta', 0, (32, 64)): (
+    (1208361714, 2985646332, 4232980577),
+    (108.21, 111.73, 103.11),
+  ),
+  ('gta', 3, (96, 192)): (
+    (4190002848, 4033558253, 3458203048),
+    (135.18, 124.01, 120.66),
+  ),
+  ('city', 0, (96, 192)): (
+    (3673148819, 4203040439, 1537803596),
+    (90.27, 95.28, 89.61),
+  ),
+  ('city', 5, (33, 65)): (
+    (3752820312, 2615339272, 2860973337),
+    (107.09, 110.11, 105.08),
+  ),
+  ('city_hard', 1, (48, 96)): (
+    (2518208902, 704404123, 3964586244),
+    (95.96, 100.63, 93.24),
+  ),
+  ('city_extreme', 2, (96, 192)): (
+    (2175968099, 2200807576, 1211157204),
+    (91.62, 102.61, 93.11),
+  ),
+  ('city_extreme', 7, (256, 512)): (
+    (3238732021, 2799360869, 3049540957),
+    (79.2, 90.45, 81.38),
+  ),
+}
 
 
 def _checksums(name, index, size):

@@ -139,6 +139,14 @@ def test_progress_rate_excludes_pauses_and_compilation():
   assert stream.getvalue().count('\n') == 2
 
 
+def test_progress_shows_a_rate_below_one():
+  clock, stream = Clock(), io.StringIO()
+  progress = writers.Progress('a', 0, 3, stream=stream, clock=clock)
+  clock.now += 160
+  progress.update(2)
+  assert stream.getvalue() == 'a 2/3  0.013 images/s  ETA 1:20\n'
+
+
 def test_progress_rewrites_one_line_on_a_terminal():
   clock, stream = Clock(), Terminal()
   progress = writers.Progress('a', 0, 3, stream=stream, clock=clock)
