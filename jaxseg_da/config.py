@@ -65,7 +65,7 @@ def stage(method: str, steps: int, init_from: str = '', **values) -> ConfigDict:
   """One stage of the pipeline."""
   block = ConfigDict()
   block.method = method  # a name in jaxseg_da.methods
-  block.steps = steps
+  block.steps = steps  # updates
   block.init_from = init_from  # an earlier stage; empty: fresh
   block.role = 'main'  # main | reference (baselines that tables print)
   block.optim = 'main'  # entry of config.optim
@@ -78,7 +78,7 @@ def base_config() -> ConfigDict:
   c = ConfigDict()
   c.method = 'source_only'  # what the run is about; names it in results.json
   c.benchmark = 'streets'  # set by the config's argument
-  c.seed = 0
+  c.seed = 0  # of weights, data order and augmentation; at least 0
   c.data_dir = '~/tensorflow_datasets'  # prepared datasets
   c.cache_dir = ''  # shared baseline runs; empty: DATA_DIR/jaxseg_da_cache
   c.backend = 'pmap'  # pmap | shard_map
@@ -90,19 +90,19 @@ def base_config() -> ConfigDict:
   c.scale_reference_batch = 4  # batch that the constants were made for
   c.steps_scale = 1.0  # factor of every key measured in steps
   c.control = False  # append the equal-update control
-  c.log_every = 20
-  c.tensorboard = True
+  c.log_every = 20  # steps between lines of metrics.jsonl
+  c.tensorboard = True  # write WORKDIR/tensorboard too
 
   c.data = ConfigDict()
   c.data.source = 'streets/gta:train'  # NAME[/CONFIG][:SPLIT]
-  c.data.target = 'streets/city:train'
+  c.data.target = 'streets/city:train'  # labels: for the oracle alone
   c.data.resize = 'pil_bicubic'  # pil_bilinear | cv_area | cv_linear | nearest
   c.data.target_resize = ''  # empty: as data.resize
   c.data.source_size = (96, 192)  # (H, W) after resizing
-  c.data.target_size = (96, 192)
+  c.data.target_size = (96, 192)  # (H, W), as source_size
   c.data.source_crop = (0, 0)  # (H, W) of a random crop; (0, 0): none
-  c.data.target_crop = (0, 0)
-  c.data.num_classes = 19
+  c.data.target_crop = (0, 0)  # (H, W), as source_crop
+  c.data.num_classes = 19  # 19 Cityscapes classes
   c.data.normalization = 'unit'  # unit | caffe_bgr
 
   c.augment = ConfigDict()
@@ -137,31 +137,31 @@ def base_config() -> ConfigDict:
   c.dacs.jitter = 0.25  # colour jitter strength
   c.dacs.jitter_probability = 0.8  # once per iteration
   c.dacs.blur_probability = 0.5  # once per iteration
-  c.dacs.blur_sigma = (0.15, 1.15)
+  c.dacs.blur_sigma = (0.15, 1.15)  # pixels, drawn uniformly
   c.dacs.teacher_train_mode = True  # teacher normalises by batch statistics
 
   c.checkpoint = ConfigDict()
-  c.checkpoint.every_steps = 200
-  c.checkpoint.keep = 2
+  c.checkpoint.every_steps = 200  # and after the last step
+  c.checkpoint.keep = 2  # the newest ones
 
   c.evaluate = ConfigDict()
   c.evaluate.every_steps = 0  # 0: after a stage only
-  c.evaluate.batch_size = 4
+  c.evaluate.batch_size = 4  # images, of all devices together
   c.evaluate.size = (0, 0)  # network input; (0, 0): native
   c.evaluate.mode = 'whole'  # whole | sliding
   c.evaluate.window = (512, 1024)  # sliding
-  c.evaluate.stride = (341, 683)
-  c.evaluate.scales = (1.0,)
-  c.evaluate.flip = False
+  c.evaluate.stride = (341, 683)  # sliding: (H, W) between windows
+  c.evaluate.scales = (1.0,)  # of the input; probabilities are averaged
+  c.evaluate.flip = False  # average with the mirrored image
   c.evaluate.source = False  # also the source's validation split
   c.evaluate.limit = 0  # images; 0: all
   c.evaluate.checkpoint = 'last'  # last | best | STEP (--mode=evaluate)
 
   c.predict = ConfigDict()
   c.predict.input = ''  # file, folder or glob
-  c.predict.output = ''
+  c.predict.output = ''  # folder
   c.predict.format = 'color,overlay,train_ids'  # also label_ids
-  c.predict.checkpoint = 'last'
+  c.predict.checkpoint = 'last'  # last | best | STEP
 
   c.report = ConfigDict()
   c.report.images = 4  # validation pictures

@@ -102,15 +102,12 @@ def _check_file(argv: list[str]) -> None:
     values(alone)
     config = values.config
   except Exception as error:  # whatever code in the file may raise
+    lines = _lines(error, file)
     while error.__context__ is not None:
       error = error.__context__
+      lines += _lines(error, file)
     if isinstance(error, errors.UserError):
       raise error from None
-    lines = [
-      f':{line}'
-      for frame, line in traceback.walk_tb(error.__traceback__)
-      if frame.f_code.co_filename == file
-    ]
     raise errors.UserError(
       f'{file}{"".join(lines[-1:])}: {type(error).__name__}: {error}'
     ) from error
@@ -123,6 +120,15 @@ def _check_file(argv: list[str]) -> None:
     match = re.match(r'--?(?:no)?config\.([^=\[]+)', argument)
     if match and match[1] not in keys:
       raise config_lib.unknown_key(match[1], keys)
+
+
+def _lines(error: BaseException, file: str) -> list[str]:
+  """Lines of a file that an error came through, as `:LINE`."""
+  return [
+    f':{line}'
+    for frame, line in traceback.walk_tb(error.__traceback__)
+    if frame.f_code.co_filename == file
+  ]
 
 
 def _dispatch(config, workdir: pathlib.Path, mode: str) -> int:

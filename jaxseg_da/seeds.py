@@ -118,7 +118,7 @@ def run(argv: list[str]) -> int:
     code = main.main([argv[0], *flags])
     if code:
       return code
-    runs[seed] = checkpoint.read_json(folder / 'results.json')
+    runs[seed] = checkpoint.read_json(folder / 'results.json') or {}
   table = summarise(runs)
   checkpoint.write_json(
     workdir / 'seeds.json', {'seeds': seeds, 'stages': table}

@@ -193,7 +193,7 @@ class Loop:
   writer: Any
   batches: Callable
   stop: Callable[[], bool]
-  evaluate: Callable | None = None
+  evaluate: Callable = lambda stage, state, step: None
 
 
 def train(
@@ -224,7 +224,7 @@ def train(
   loop.writer.truncate_after(stage.name, start)
   if start >= stage.steps:
     return state, spent
-  every = config.evaluate.every_steps if loop.evaluate else 0
+  every = config.evaluate.every_steps
   if every and start and start % every == 0:
     # Whether the attempt before came to it is unknown.
     loop.evaluate(stage, state, start)

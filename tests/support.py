@@ -238,3 +238,8 @@ def assert_same_run(actual: pathlib.Path, expected: pathlib.Path) -> None:
       np.testing.assert_array_equal(a[stage][name], value, f'{stage} {name}')
   assert metrics(actual) == metrics(expected)
   assert results(actual) == results(expected)
+
+
+def read_json(path: pathlib.Path):
+  """A JSON file's value."""
+  return json.loads(path.read_text())

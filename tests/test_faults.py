@@ -59,7 +59,9 @@ def test_a_run_leaves_what_it_promises(uninterrupted):
       if r['stage'] == stage and 'eval/miou' in r
     ]
     assert evaluated == [4, 8, STEPS]
-  assert support.checkpoints(uninterrupted) == dict.fromkeys(STAGES, [9, 10])
+  assert support.checkpoints(uninterrupted) == {
+    name: [9, 10] for name in STAGES
+  }
   found = support.results(uninterrupted)
   assert found['evaluation']['images'] == 4
   assert [s['segmentation_updates'] for s in found['stages']] == [STEPS] * 2
@@ -120,7 +122,7 @@ def test_preemption_saves_and_resumes(stage, step, uninterrupted, tmp_path):
   last = err.strip().splitlines()[-1]
   assert last.startswith('preempted: ') and stage in last
   assert 'the same command resumes' in last and 'Traceback' not in err
-  folder = [name for name in STAGES if name.endswith(stage)][0]
+  folder = next(name for name in STAGES if name.endswith(stage))
   saved = support.checkpoints(tmp_path / 'run')[folder]
   assert saved[-1] >= step
   assert steps_of(tmp_path / 'run', stage)[-1] == saved[-1]

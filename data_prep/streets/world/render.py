@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -165,7 +165,7 @@ def render_example(
   index: int,
   size: Size,
   views: bool = False,
-) -> dict[str, np.ndarray | np.generic]:
+) -> dict[str, Any]:
   """One example of the benchmark.
 
   Args:
