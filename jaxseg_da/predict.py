@@ -16,8 +16,9 @@ import cv2
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg_da import errors, evaluate, visual, writers
+from jaxseg_da import errors, evaluate, visual
 from jaxseg_da import labels as label_tables
+from jaxseg_da import progress as progress_lib
 
 FORMATS = ('color', 'overlay', 'train_ids', 'label_ids')
 SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -98,7 +99,7 @@ def run(
     raise errors.UserError(
       f'cannot create the output folder {output}: {error.strerror}'
     ) from error
-  line = writers.Progress('predict', 0, len(sources), enabled=progress)
+  line = progress_lib.Progress('predict', 0, len(sources), enabled=progress)
   files, skipped = [], []
   for done, source in enumerate(sources, 1):
     image = read(source.path)

@@ -19,6 +19,7 @@ import numpy as np
 
 from jaxseg_da import charts, evaluate, visual, writers
 from jaxseg_da import labels as label_tables
+from jaxseg_da import progress as progress_lib
 
 _HIDDEN = ('stage', 'step')
 
@@ -49,7 +50,7 @@ def write(workdir: str | os.PathLike) -> pathlib.Path:
   page = (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    f'<title>{title}</title>\n<style>{_STYLE}{charts.STYLE}</style>\n</head>\n<body>\n<main>'
+    f'<title>{title}</title>\n<style>{_style()}{charts.STYLE}</style>\n</head>\n<body>\n<main>'
     f'{"".join(body)}</main>\n</body>\n</html>\n'
   )
   path = folder / 'report.html'
@@ -97,6 +98,11 @@ def summary_images(
     path.write_bytes(visual.encode_png(visual.panel(row, height)))
     files.append(path)
   return files
+
+
+def _style() -> str:
+  """The page's own style sheet."""
+  return pathlib.Path(__file__).with_suffix('.css').read_text()
 
 
 def _json(path: pathlib.Path) -> Any:
@@ -163,7 +169,7 @@ def _stages(results: Mapping[str, Any]) -> str:
     values = [
       stage['steps'],
       stage['segmentation_updates'],
-      writers.duration(stage['seconds'] or 0),
+      progress_lib.duration(stage['seconds'] or 0),
     ]
     keys = ('miou', 'miou_16', 'miou_13', 'pixel_accuracy')
     values += [_number(found.get(key)) for key in keys]
@@ -306,57 +312,3 @@ def _config(config: Mapping[str, Any]) -> str:
     '<section><h2>Configuration</h2><details><summary>config.json</summary>'
     f'<pre>{text}</pre></details></section>\n'
   )
-
-
-_STYLE = """
-:root { color-scheme: light dark; --paper: #fff; --ink: #1c2026;
-  --soft: #5a626e; --rule: #dde1e6; --panel: #f5f6f8; --bar: #7fa8d1;
-  --up: #17713a; --down: #b3261e; --s0: #0067a5; --s1: #c44e00;
-  --s2: #00805c; --s3: #a8427f; --s4: #8a6d00; --s5: #5b4fc4; --s6: #2f7f93;
-  --s7: #666; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14171b;
-  --ink: #e6e8eb; --soft: #a3abb6; --rule: #31373f; --panel: #1d2126;
-  --bar: #3d6c9c; --up: #63cf8c; --down: #ff8b80; --s0: #5eb3ee;
-  --s1: #ff9a52; --s2: #45cfa5; --s3: #ee93c7; --s4: #dfc04d; --s5: #a99ff8;
-  --s6: #74cbdf; --s7: #aaa; } }
-* { box-sizing: border-box }
-body { margin: 0; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif }
-main { max-width: 60rem; margin: 0 auto; padding: 2rem 1rem 4rem }
-h1 { margin: 0; font-size: 1.8rem; line-height: 1.2 }
-h2 { margin: 2.5rem 0 .75rem; font-size: 1.2rem }
-.facts, .note, caption, small, figcaption { color: var(--soft);
-  font-size: .875rem }
-small { font-weight: 400; margin-left: .25rem }
-.tiles { display: flex; flex-wrap: wrap; gap: .75rem }
-.tiles div { background: var(--panel); border-radius: .5rem;
-  padding: .75rem 1.25rem; display: flex; flex-direction: column }
-.tiles b { font-size: 1.6rem; line-height: 1.3 }
-.tiles span { color: var(--soft); font-size: .875rem }
-.scroll { overflow-x: auto }
-table { border-collapse: collapse; width: 100% }
-caption { caption-side: bottom; text-align: left; padding-top: .5rem }
-th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--rule);
-  text-align: left; white-space: nowrap }
-thead th { font-size: .875rem; color: var(--soft); font-weight: 600 }
-thead th:not(:first-child), .n { text-align: right }
-tbody th { font-weight: 500 }
-.n { font-variant-numeric: tabular-nums }
-.total th, .total td { font-weight: 700; border-top: 2px solid var(--rule) }
-.up { color: var(--up) } .down { color: var(--down) }
-.bar { display: inline-block; width: 6rem; height: .6rem; margin-right: .5rem;
-  background: var(--panel); border-radius: .2rem; overflow: hidden;
-  text-align: left }
-.bar i { display: block; height: 100%; background: var(--bar) }
-.value { display: inline-block; min-width: 3rem }
-.chip { display: inline-block; width: .9em; height: .9em; margin-right: .5em;
-  border-radius: .2em; border: 1px solid var(--rule); vertical-align: -.08em }
-figure { margin: 0 0 1.5rem }
-figure > svg, img { width: 100%; height: auto; display: block }
-img { background: #fff; border-radius: .25rem }
-.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.1rem;
-  margin: .25rem 0 1rem; padding: 0; font-size: .875rem }
-summary { cursor: pointer; padding: .25rem 0 }
-pre { background: var(--panel); border-radius: .5rem; padding: 1rem;
-  overflow-x: auto; font-size: .8rem }
-"""

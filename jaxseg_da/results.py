@@ -111,7 +111,9 @@ def _keep_best(run, stage, state, step: int, record: dict) -> dict:
   """
   folder = _best_folder(run, stage.name)
   best = checkpoint.read_json(folder / 'best.json')
-  if best is None or record['miou'] >= best['miou'] or best['step'] > step:
+  # A later step's record is of an attempt that was cut off; it still holds.
+  rank = lambda found: (found['miou'], found['step'])
+  if best is None or (record['miou'], step) > rank(best):
     best = {**record, 'step': step, 'selected_on_target_labels': True}
     if run.config.evaluate.every_steps:
       keeper = checkpoint.Checkpoints(folder / 'checkpoints', keep=1)

@@ -17,22 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg_da import (
-  checkpoint,
-  methods,
-  optim,
-  parallel,
-  writers,
-)
-from jaxseg_da import (
-  rng as rng_lib,
-)
-from jaxseg_da import (
-  step as step_lib,
-)
-from jaxseg_da import (
-  train_state as train_state_lib,
-)
+from jaxseg_da import checkpoint, methods, optim, parallel
+from jaxseg_da import progress as progress_lib
+from jaxseg_da import rng as rng_lib
+from jaxseg_da import step as step_lib
+from jaxseg_da import train_state as train_state_lib
 from jaxseg_da.methods import base
 from jaxseg_da.ops import augment, normalize
 
@@ -232,7 +221,7 @@ def train(
   step = backend.compile(stage.step)
   key = backend.replicate(stage.key)
   images = config.batch_size * len(stage.method.domains)
-  progress = writers.Progress(
+  progress = progress_lib.Progress(
     stage.name,
     start,
     stage.steps,

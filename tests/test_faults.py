@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from data_prep import build
-from tests import support
+from jaxseg_da import (
+  checkpoint,
+  parallel,
+  results,
+  run,
+  train,
+  writers,
+)
+from tests import support, toys
 
 STEPS = 10
 # Two stages; checkpoints and evaluations fall on different steps.
@@ -166,17 +174,17 @@ def test_evaluate_and_predict_on_a_finished_run(uninterrupted, tmp_path):
   shutil.copytree(uninterrupted, work)
   before = (work / 'metrics.jsonl').read_bytes()
   evaluate = support.flags(work, *RUN, '--mode=evaluate')
-  results = json.loads((work / 'results.json').read_text())
+  whole = json.loads((work / 'results.json').read_text())
   read = lambda name: json.loads((work / f'evaluation_{name}.json').read_text())
 
   out, _ = support.run(evaluate)
-  assert read('last') == results['evaluation']
+  assert read('last') == whole['evaluation']
   assert 'road' in out and 'evaluation_last.json' in out
 
   support.run([*evaluate, '--config.evaluate.checkpoint=best'])
-  best = results['best']
+  best = whole['best']
   assert read('best') == {k: best[k] for k in read('best')}
-  assert best['miou'] >= results['evaluation']['miou']
+  assert best['miou'] >= whole['evaluation']['miou']
   assert best['selected_on_target_labels']
 
   support.run([*evaluate, '--config.evaluate.checkpoint=9'])
@@ -304,24 +312,49 @@ def test_a_cached_baseline_is_taken_and_another_is_not(tmp_path):
   assert 'taken from' not in err
 
 
+def a_run(workdir: pathlib.Path, **values) -> run.Run:
+  """A run that writes metrics and nothing else happens in."""
+  config = toys.config(**values)
+  config.evaluate.every_steps = 2
+  writer = writers.create(workdir, 0, tensorboard=False)
+  backend = parallel.PmapBackend()
+  return run.Run(config, workdir, backend, writer, lambda: False)
+
+
+def evaluation(miou: float) -> dict:
+  return {'miou': miou, 'miou_16': 1.0, 'miou_13': None, 'pixel_accuracy': 2.0}
+
+
 def test_evaluations_at_the_step_that_resumed_are_written_once(tmp_path):
   """Killed between an evaluation and what follows it."""
-  from jaxseg_da import results, writers
-
-  class Run:
-    writer = writers.create(tmp_path, 0, tensorboard=False)
-
-  class Stage:
-    name = 'dacs'
-
-  record = {
-    'miou': 1.0,
-    'miou_16': 1.0,
-    'miou_13': None,
-    'pixel_accuracy': 2.0,
-  }
+  opened = a_run(tmp_path)
+  stage = train.build(opened.config, 'source_only')
   for step in (2, 2, 4, 4, 2):
-    results._log(Run, Stage, step, record)
-  Run.writer.close()
+    results._log(opened, stage, step, evaluation(1.0))
+  opened.writer.close()
   steps = [r['step'] for r in writers.read_jsonl(tmp_path / 'metrics.jsonl')]
   assert steps == [2, 4]
+
+
+def test_the_best_record_and_its_checkpoint_belong_together(tmp_path):
+  """Also where a resumed run passes an earlier step again."""
+  opened = a_run(tmp_path)
+  stage = train.build(opened.config, 'source_only')
+  folder = tmp_path / 'stages/00_source_only/best'
+  for step, miou, best in (
+    (2, 3.0, 2),
+    (4, 2.0, 2),
+    (6, 5.0, 6),
+    (2, 3.0, 6),  # resumed
+    (4, 5.0, 6),
+    (6, 5.0, 6),
+    (8, 5.0, 8),
+    (10, 4.0, 8),
+  ):
+    state = opened.backend.replicate({'step': np.float32(step)})
+    found = results._keep_best(opened, stage, state, step, evaluation(miou))
+    assert found['step'] == best
+    assert checkpoint.steps_in(folder / 'checkpoints') == [best]
+    kept = support.state_in(folder / 'checkpoints' / str(best))
+    assert list(kept.values()) == [best]
+  opened.writer.close()
