@@ -16,7 +16,7 @@ def get_config(arg: str = ''):
   """ARG is `BENCHMARK[,key=value...]`."""
   config = pairs.apply(config_lib.base_config(), arg)
   config.method = 'dacs'
-  if config.benchmark == 'streets':
+  if config.pair == 'streets':
     return _streets(config)
   return _paper(config, arg)
 

@@ -12,9 +12,9 @@ from jaxseg_da import errors, pairs
 def get_config(arg: str = ''):
   """ARG is `streets[,preset=...][,size=HxW]`."""
   config = pairs.apply(config_lib.base_config(), arg)
-  if config.benchmark != 'streets':
+  if config.pair != 'streets':
     raise errors.UserError(
-      f'configs/demo.py runs on streets, not on {config.benchmark}'
+      f'configs/demo.py runs on streets, not on {config.pair}'
     )
   config.method = 'dacs'
   source, dacs = 500, 500

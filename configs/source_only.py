@@ -14,7 +14,7 @@ def get_config(arg: str = ''):
   config = pairs.apply(config_lib.base_config(), arg)
   config.method = 'source_only'
   config.pipeline = ('source_only',)
-  if config.benchmark != 'streets':
+  if config.pair != 'streets':
     # Where AdaptSegNet's released scripts stop (--num-steps-stop), before the
     # schedule ends.
     config.stages.source_only.steps = 150_000

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import jax
 
@@ -30,12 +31,22 @@ _SECTIONS = (
 )
 
 
-def entry(config, name: str, data_dir: pathlib.Path) -> pathlib.Path | None:
-  """The cache folder of a stage; None where its method is not shared."""
+def entry(
+  config, name: str, data_dir: pathlib.Path, steps: Callable[[str], int]
+) -> pathlib.Path | None:
+  """The cache folder of a stage; None where its method is not shared.
+
+  Args:
+    config: resolved.
+    name: the stage.
+    data_dir: where prepared data sets are, and by default the cache.
+    steps: stage -> its updates in this run.
+  """
   if not _shared(config, name):
     return None
   root = pathlib.Path(config.cache_dir or data_dir / 'jaxseg_da_cache')
-  return root.expanduser() / f'{name}-{fingerprint(config, name, data_dir)}'
+  key = fingerprint(config, name, data_dir, steps)
+  return root.expanduser() / f'{name}-{key}'
 
 
 def _shared(config, name: str) -> bool:
@@ -46,15 +57,18 @@ def _shared(config, name: str) -> bool:
   return not block.init_from or _shared(config, block.init_from)
 
 
-def fingerprint(config, name: str, data_dir: pathlib.Path) -> str:
+def fingerprint(
+  config, name: str, data_dir: pathlib.Path, steps: Callable[[str], int]
+) -> str:
   """Hash of a stage's config, its ancestors', the data, code and device."""
   values = config_lib.to_dict(config)
   facts = {section: values[section] for section in _SECTIONS}
   facts['chain'] = []
   while name:
-    block = values['stages'][name]
+    block = {**values['stages'][name], 'steps': steps(name)}
+    del block['updates_of']  # the steps say it
     facts['chain'].append([name, block, values['optim'][block['optim']]])
-    name = block['init_from']
+    name = str(block['init_from'])
   facts['data_sets'] = {
     domain: _data_hash(config.data[domain], data_dir)
     for domain in ('source', 'target')

@@ -19,8 +19,8 @@ import traceback
 from absl import flags
 from ml_collections import config_flags
 
+from jaxseg_da import checks, errors
 from jaxseg_da import config as config_lib
-from jaxseg_da import errors
 
 MODES = ('run', 'evaluate', 'predict')
 DONE, USAGE, DIVERGED, PREEMPTED = 0, 2, 3, 75
@@ -119,7 +119,7 @@ def _check_file(argv: list[str]) -> None:
   for argument in argv:
     match = re.match(r'--?(?:no)?config\.([^=\[]+)', argument)
     if match and match[1] not in keys:
-      raise config_lib.unknown_key(match[1], keys)
+      raise checks.unknown_key(match[1], keys)
 
 
 def _lines(error: BaseException, file: str) -> list[str]:

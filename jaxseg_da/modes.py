@@ -11,10 +11,12 @@ import jax
 
 from jaxseg_da import (
   checkpoint,
+  checks,
   errors,
   parallel,
   pipeline,
   report,
+  resolve,
   results,
   train,
   writers,
@@ -33,13 +35,13 @@ def open_run(
     UserError: the config is invalid, or the work directory was made with
       another one; the keys are named.
   """
-  config_lib.check_types(config)
-  config = config_lib.resolve(config)
-  config_lib.validate(config, jax.device_count())
+  checks.check_types(config)
+  config = resolve.resolve(config)
+  checks.validate(config, jax.device_count())
   written = checkpoint.read_json(workdir / 'config.json')
   new = config_lib.to_dict(config)
   if written is not None:
-    keys = config_lib.differences(written['config'], new)
+    keys = checks.differences(written['config'], new)
     if keys:
       raise errors.UserError(
         f'{workdir} was made with another config; it differs in: '

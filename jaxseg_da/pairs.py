@@ -81,7 +81,7 @@ def apply(config, arg: str | None):
     arg: `BENCHMARK[,key=value...]`.
   """
   name, options = parse_arg(arg)
-  config.benchmark = name
+  config.pair = name
   if name == 'streets':
     _streets(config, options)
   else:

@@ -9,6 +9,7 @@ device's own, and the step sums them.
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -61,6 +62,13 @@ def _put(tree: Tree, sharding: NamedSharding) -> Tree:
   return jax.tree.map(lambda x: jax.device_put(x, sharding), tree)
 
 
+def _on_this_process(x):
+  """A replicated array as this process holds it."""
+  if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    return x.addressable_shards[0].data
+  return x
+
+
 def _rewrap(tree: Tree, mesh: Mesh) -> Tree:
   """Replicated arrays with the same buffers, seen as arrays of `mesh`."""
   sharding = NamedSharding(mesh, P())
@@ -101,14 +109,23 @@ class PmapBackend:
 
   def compile(self, step: Callable) -> Callable:
     """See `Backend`."""
-    return jax.pmap(
-      step,
-      AXIS,
+    mapped = functools.partial(
+      jax.pmap,
+      axis_name=AXIS,
       in_axes=(None, 0, None),
       out_axes=(None, None),
       donate_argnums=(0,),
       devices=self._devices,
     )
+    if jax.process_count() == 1:
+      return mapped(step)
+    # Between processes pmap takes typed keys through the host (jax 0.10).
+    raw = mapped(
+      lambda state, batch, data: step(
+        state, batch, jax.random.wrap_key_data(data)
+      )
+    )
+    return lambda state, batch, key: raw(state, batch, jax.random.key_data(key))
 
   def abstract(self, tree: Tree) -> Tree:
     """See `Backend`."""
@@ -131,17 +148,28 @@ class ShardMapBackend:
   """
 
   def __init__(self, devices=None):
+    self._local = _mesh(devices or jax.local_devices())
     self._global = _mesh(devices or jax.devices())
 
   def replicate(self, tree: Tree) -> Tree:
     """See `Backend`."""
-    return _put(tree, NamedSharding(self._global, P()))
+    # An array that lies on this process cannot be put on a mesh of all.
+    local = jax.tree.map(_on_this_process, tree)
+    return _rewrap(_put(local, NamedSharding(self._local, P())), self._global)
 
   def shard(self, batch: Tree) -> Tree:
     """See `Backend`."""
+    # Step by step, because make_array_from_process_local_data transfers
+    # implicitly where there are several processes, which the loop forbids.
     sharding = NamedSharding(self._global, P(AXIS))
-    make = jax.make_array_from_process_local_data
-    return jax.tree.map(lambda x: make(sharding, x), batch)
+    parts = self._global.size // self._local.size
+
+    def rows(x):
+      shards = [s.data for s in x.addressable_shards]
+      shape = (parts * x.shape[0], *x.shape[1:])
+      return jax.make_array_from_single_device_arrays(shape, sharding, shards)
+
+    return jax.tree.map(rows, _put(batch, NamedSharding(self._local, P(AXIS))))
 
   def compile(self, step: Callable) -> Callable:
     """See `Backend`."""

@@ -38,7 +38,7 @@ def check_data(run: Run) -> None:
 
 def run_all(run: Run) -> dict:
   """Runs or resumes every stage; returns what results.json holds."""
-  if run.config.benchmark != 'streets' and not run.config.init.weights:
+  if run.config.pair != 'streets' and not run.config.init.weights:
     say(
       'warning: config.init.weights is unset, the backbone starts from random '
       'values; the papers start from resnet101COCO-41f33a49.pth (DACS) or '
@@ -159,7 +159,7 @@ def batches(run: Run, stage: train.Stage, start: int):
 def _from_cache(run: Run, name: str) -> bool:
   """Takes a finished baseline from the cache; False where there is none."""
   folder = run.folder(name)
-  entry = cache.entry(run.config, name, run.data_dir)
+  entry = cache.entry(run.config, name, run.data_dir, run.steps)
   if entry is None:
     return False
   # Process 0 decides: the others may look when it has copied already.
@@ -179,7 +179,7 @@ def _from_cache(run: Run, name: str) -> bool:
 
 def _to_cache(run: Run, name: str) -> None:
   """Offers a finished baseline to later runs."""
-  entry = cache.entry(run.config, name, run.data_dir)
+  entry = cache.entry(run.config, name, run.data_dir, run.steps)
   if entry is None or jax.process_index() != 0:
     return
   folder = run.folder(name)

@@ -164,7 +164,7 @@ def collect(run: Run) -> dict:
 
 def _pair(config) -> str:
   """The benchmark's name; an overridden pair is called by its datasets."""
-  names = [spec.partition(':')[0] for spec in pairs.datasets(config.benchmark)]
+  names = [spec.partition(':')[0] for spec in pairs.datasets(config.pair)]
   actual = [
     config.data[domain].partition(':')[0] for domain in ('source', 'target')
   ]
@@ -173,7 +173,7 @@ def _pair(config) -> str:
     for a, n in zip(actual, names, strict=True)
   )
   if same:
-    return config.benchmark
+    return config.pair
   return '_to_'.join(name.replace('/', '-') for name in actual)
 
 

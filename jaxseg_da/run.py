@@ -58,9 +58,17 @@ class Run:
     """What a finished stage wrote; None while it is not finished."""
     return checkpoint.read_json(self.folder(name) / 'done.json')
 
+  def steps(self, name: str) -> int:
+    """A stage's updates: what its host pass or earlier stages decided."""
+    block = self.config.stages[name]
+    others = [self.done(other) for other in block.updates_of]
+    if others and None not in others:
+      return max(1, sum(o['segmentation_updates'] for o in others if o))
+    return self.artifacts(name).steps or block.steps
+
   def stage(self, name: str) -> train.Stage:
-    """Builds a stage, with the step count that its host pass decided."""
-    return train.build(self.config, name, self.artifacts(name).steps)
+    """Builds a stage with its step count."""
+    return train.build(self.config, name, self.steps(name))
 
   def restore(
     self, name: str, step: int | None = None, folder: pathlib.Path | None = None

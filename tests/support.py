@@ -106,12 +106,18 @@ def start(arguments: list[str], **env) -> subprocess.Popen:
 def finish(process: subprocess.Popen, timeout: float = 240):
   """Exit code, stdout and stderr; a process that hangs is killed."""
   try:
-    out, err = process.communicate(timeout=timeout)
+    out, err = map(_quiet, process.communicate(timeout=timeout))
   except subprocess.TimeoutExpired:
     process.kill()
     out, err = process.communicate()
     raise AssertionError(f'hangs:\n{out}\n{err}') from None
   return process.returncode, out, err
+
+
+def _quiet(text: str) -> str:
+  """Without what the collectives' library prints."""
+  lines = text.splitlines(keepends=True)
+  return ''.join(line for line in lines if not line.startswith('[Gloo]'))
 
 
 def run(arguments: list[str], expected: int = 0, **env) -> tuple[str, str]:

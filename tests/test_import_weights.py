@@ -188,6 +188,18 @@ def test_strictness(change, message):
     import_weights.load_into(variables, tensors)
 
 
+def test_weights_of_another_size_are_refused_in_a_short_sentence():
+  wide = base.from_linen(
+    deeplab.DeepLab(3, (1, 2, 1, 1), (4, 6, 8, 10), 8, aux_head=False)
+  )
+  tensors = import_weights.to_torch_names(_random(wide, 0))
+  with pytest.raises(errors.UserError) as caught:
+    import_weights.load_into(_random(_network(), 0), tensors)
+  message = str(caught.value)
+  assert message.count('has shape') == 3 and ' more.' in message
+  assert len(message) < 400
+
+
 def test_21_classes_load_into_a_21_class_network():
   variables = _random(_network(classes=21), 0)
   tensors = import_weights.to_torch_names(variables)

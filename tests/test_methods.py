@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import errors, methods, parallel, rng, train
+from jaxseg_da import errors, methods, parallel, resolve, rng, train
 from jaxseg_da.losses import terms
 from jaxseg_da.methods import adabn, base, dacs, source_only, supervised
 from jaxseg_da.models import base as models_base
@@ -101,7 +101,7 @@ def test_adabn_averages_batches():
 
 
 def test_adabn_moves_statistics_and_nothing_else():
-  config = config_lib.resolve(toys.config('adabn'))
+  config = resolve.resolve(toys.config('adabn'))
   stage = train.build(config, 'adabn')
   state = train.initial_state(stage)
   backend = parallel.PmapBackend(jax.devices()[:1])
@@ -199,7 +199,7 @@ def test_dacs_teacher_copies_first_and_then_follows():
 
 
 def test_networks_are_adopted_by_name():
-  config = config_lib.resolve(toys.config('dacs'))
+  config = resolve.resolve(toys.config('dacs'))
   stage = train.build(config, 'dacs')
   fresh = train.initial_state(stage)
   previous = fresh.replace(
@@ -213,7 +213,7 @@ def test_networks_are_adopted_by_name():
 
 
 def test_a_grown_head_needs_an_adopt_of_its_own():
-  config = config_lib.resolve(toys.config())
+  config = resolve.resolve(toys.config())
   stage = train.build(config, 'source_only')
   fresh = train.initial_state(stage)
   smaller = fresh.replace(

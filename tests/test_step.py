@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import optim, parallel, train
+from jaxseg_da import optim, parallel, resolve, train
 from jaxseg_da import step as step_lib
 from jaxseg_da.losses import terms
 from jaxseg_da.methods import base
@@ -32,7 +32,7 @@ def make_backend(name: str, count: int):
 
 def started(method: str, dtype: str = 'float32', **values):
   """A stage and its initial state, on the host."""
-  config = config_lib.resolve(toys.config(method, **values))
+  config = resolve.resolve(toys.config(method, **values))
   config.model.compute_dtype = dtype
   stage = train.build(config, method)
   state = jax.device_get(train.initial_state(stage))
@@ -100,7 +100,7 @@ def adversarial(axis: str = step_lib.AXIS):
 
 def adversarial_stage():
   """The toy as a stage, with an optimizer of its own per phase."""
-  config = config_lib.resolve(toys.config())
+  config = resolve.resolve(toys.config())
   stage = train.build(config, 'source_only')
   method = adversarial()
   method = dataclasses.replace(

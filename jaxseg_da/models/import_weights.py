@@ -74,7 +74,7 @@ def load_into(
     usable, skipped = _usable(tensors)
     names, absent = _file_names(leaves, usable, skipped)
   wanted = {v: k for k, v in names.items()}
-  problems = []
+  misshapen = []
   missing = [n for n in wanted if n not in usable]
   unused = [n for n in usable if n not in wanted]
   loaded = {}
@@ -86,10 +86,11 @@ def load_into(
       if value.shape == tuple(leaves[path].shape):
         loaded[path] = np.array(value, leaves[path].dtype)
       else:
-        problems.append(
+        misshapen.append(
           f'{name} has shape {value.shape} in our layout, the network has'
           f' {tuple(leaves[path].shape)}'
         )
+  problems = [_listed(misshapen, 3, '; ')] if misshapen else []
   if missing:
     problems.append(f'missing: {_listed(missing)}')
   if unused:
@@ -245,9 +246,9 @@ def _counts(skipped: Mapping[str, str]) -> dict[str, int]:
   return {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}
 
 
-def _listed(names: list[str], limit: int = 8) -> str:
+def _listed(names: list[str], limit: int = 8, separator: str = ', ') -> str:
   more = f' and {len(names) - limit} more' if len(names) > limit else ''
-  return ', '.join(names[:limit]) + more
+  return separator.join(names[:limit]) + more
 
 
 if __name__ == '__main__':

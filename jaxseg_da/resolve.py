@@ -1,0 +1,79 @@
+"""From the config that a user wrote to the one that runs."""
+
+from __future__ import annotations
+
+import copy
+
+from jaxseg_da import checks
+from jaxseg_da import config as config_lib
+from jaxseg_da.config import ConfigDict
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+  """Applies `control`, `steps_scale` and `scale_rule`: what really runs.
+
+  With k = batch_size / scale_reference_batch, both batch rules divide step
+  counts by k (as many examples as before) and raise EMA decays to the power k
+  (the same horizon in examples); learning rates grow by k (linear) or by its
+  root (sqrt, the rule for adaptive optimizers).
+
+  Raises:
+    UserError: a number or a stage with which that makes no sense.
+  """
+  checks.validate_numbers(config)
+  checks.validate_pipeline(config)
+  config = copy.deepcopy(config)
+  with config.unlocked():
+    if config.control and 'control' not in config.pipeline:
+      _append_control(config)
+    ratio = batch_ratio(config)
+    for block in config.optim.values():
+      block.learning_rate *= (
+        ratio**0.5 if config.scale_rule == 'sqrt' else ratio
+      )
+    config.dacs.ema_decay **= ratio
+  return scaled(config, config.steps_scale / ratio)
+
+
+def _append_control(config: ConfigDict) -> None:
+  """Adds the control after the stages that it controls for."""
+  main = [n for n in config.pipeline if config.stages[n].role == 'main']
+  first = main[0]
+  starts_from_source = config.stages[first].method == 'source_only'
+  later = tuple(main[1:] if starts_from_source else main)
+  if not later:
+    return  # nothing that a control could be compared with
+  last = config.stages[main[-1]]
+  config.stages.control = config_lib.stage(
+    'source_only',
+    sum(config.stages[name].steps for name in later),
+    init_from=first if starts_from_source else '',
+    role='reference',
+    updates_of=later,
+    optim=last.optim,
+  )
+  at = config.pipeline.index(main[-1]) + 1
+  config.pipeline = (*config.pipeline[:at], 'control', *config.pipeline[at:])
+
+
+def batch_ratio(config: ConfigDict) -> float:
+  """The batch over the one that the constants were made for; 1 without rule."""
+  if config.scale_rule == 'none':
+    return 1.0
+  return config.batch_size / config.scale_reference_batch
+
+
+def scaled(config: ConfigDict, factor: float) -> ConfigDict:
+  """A copy with every key measured in steps scaled, at least 1 where not 0."""
+  config = copy.deepcopy(config)
+
+  def walk(block):
+    for key, value in block.items():
+      if isinstance(value, ConfigDict):
+        walk(value)
+      elif config_lib.STEP_KEY.search(key) and isinstance(value, int) and value:
+        block[key] = max(1, round(value * factor))
+
+  with config.unlocked():
+    walk(config)
+  return config
