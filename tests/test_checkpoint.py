@@ -90,7 +90,7 @@ def test_another_structure_is_refused_in_one_sentence(opened):
   opened.wait()
   other = jax.eval_shape(state)
   other = other.replace(
-    params={'segmenter': {'w': jax.ShapeDtypeStruct((4, 4), jnp.float32)}}
+    params={'D': {'v': jax.ShapeDtypeStruct((2, 3), jnp.float32)}}
   )
   like = parallel.PmapBackend(jax.devices()[:1]).abstract(other)
   with pytest.raises(errors.UserError, match='/1 cannot be restored') as found:
