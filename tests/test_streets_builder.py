@@ -89,7 +89,11 @@ def test_true_labels_of_the_target_are_not_in_its_train_split(data_dir):
       np.testing.assert_array_equal(hidden[name], known[name])
   with pytest.raises(errors.UserError, match='no labels to train on'):
     pipeline.pair_batches(
-      train, None, batch_size=1, seed=0, stage=0, num_steps=1
+      {'source': pipeline.Domain(train)},
+      batch_size=1,
+      seed=0,
+      stage=0,
+      num_steps=1,
     )
 
 
