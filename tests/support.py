@@ -90,10 +90,12 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
   }
 
 
-def start(arguments: list[str], **env) -> subprocess.Popen:
-  """Starts the real command line."""
+def start(
+  arguments: list[str], module: str = 'jaxseg_da.main', **env
+) -> subprocess.Popen:
+  """Starts the real command line, or another module."""
   return subprocess.Popen(
-    [sys.executable, '-m', 'jaxseg_da.main', *arguments],
+    [sys.executable, '-m', module, *arguments],
     env=environment(**env),
     cwd=ROOT,
     stdin=subprocess.DEVNULL,
@@ -128,17 +130,23 @@ def run(arguments: list[str], expected: int = 0, **env) -> tuple[str, str]:
 
 
 def run_processes(
-  arguments: list[str], expected: int = 0, count: int = 2, devices: int = 4
+  arguments: list[str],
+  expected: int = 0,
+  count: int = 2,
+  devices: int = 4,
+  **more,
 ) -> list[tuple[str, str]]:
   """Runs one command in several processes that know each other."""
-  processes = start_processes(arguments, count, devices)
+  processes = start_processes(arguments, count, devices, **more)
   found = [finish(process) for process in processes]
   codes = [code for code, _, _ in found]
   assert codes == [expected] * count, f'exits {codes}: {found}'
   return [(out, err) for _, out, err in found]
 
 
-def start_processes(arguments: list[str], count: int = 2, devices: int = 4):
+def start_processes(
+  arguments: list[str], count: int = 2, devices: int = 4, **more
+):
   """Starts one command in several processes that know each other."""
   with socket.socket() as probe:
     probe.bind(('localhost', 0))
@@ -150,6 +158,7 @@ def start_processes(arguments: list[str], count: int = 2, devices: int = 4):
       JAX_COORDINATOR_ADDRESS=f'localhost:{port}',
       JAX_NUM_PROCESSES=str(count),
       JAX_PROCESS_ID=str(index),
+      **more,
     )
     for index in range(count)
   ]

@@ -151,3 +151,35 @@ def test_the_cache_serves_two_processes(tmp_path):
   )
   assert found[0][1].count('stage source_only: taken from') == 1
   assert support.results(a)['stages'][0] == support.results(b)['stages'][0]
+
+
+def one_step(folder: pathlib.Path, *arguments: str) -> list[dict]:
+  """The arrays of one step in one process and in two, eight devices each."""
+  module = 'tests.one_step'
+  one, two = folder / 'one.npz', folder / 'two.npz'
+  support.run([str(one), *arguments], devices=8, module=module)
+  support.run_processes([str(two), *arguments], module=module)
+  return [dict(np.load(path)) for path in (one, two)]
+
+
+def deviation(actual: np.ndarray, expected: np.ndarray) -> float:
+  """Relative to the expected norm, with a floor for what is zero."""
+  difference = np.linalg.norm(np.float64(actual) - np.float64(expected))
+  return difference / max(np.linalg.norm(np.float64(expected)), 1e-12)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_one_step_in_float64(backend, tmp_path):
+  one, two = one_step(tmp_path, backend, 'dacs', 'float64')
+  assert one.keys() == two.keys() and len(one) > 50
+  found = {k: deviation(two[k], v) for k, v in one.items() if 'state' in k}
+  assert max(found.values()) < 1e-9, max(found, key=found.get)
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_first_gradients_in_float32(backend, tmp_path):
+  one, two = one_step(tmp_path, backend, 'dacs', 'float32')
+  kernels = {k: v for k, v in one.items() if 'update' in k and v.ndim > 1}
+  assert len(kernels) > 5
+  found = {k: deviation(two[k], v) for k, v in kernels.items()}
+  assert max(found.values()) < 1e-4, max(found, key=found.get)

@@ -170,25 +170,19 @@ def test_two_and_four_devices_equal_one_in_float64(count):
     assert deviation < 1e-9, where
 
 
-def test_first_gradient_agrees_in_float32():
+@pytest.mark.parametrize('method', ('source_only', 'dacs'))
+@pytest.mark.parametrize('name', BACKENDS)
+def test_first_gradient_agrees_in_float32(method, name):
   """SGD without decay: the first update is the gradient times the rate."""
-  results = {}
+  stage, state = started(method)
+  stage.config.optim.main.weight_decay = 0.0
+  stage = train.build(stage.config, method)
+  updates = {}
   for count in (1, 8):
-    stage, state = started('source_only')
-    for block in stage.config.optim.values():
-      block.weight_decay = 0.0
-    stage = train.build(stage.config, 'source_only')
-    out, _ = toys.run_steps(
-      stage, state, [rows(0)], make_backend('pmap', count)
-    )
-    results[count] = jax.tree.map(jnp.subtract, out.params, state.params)
-  kernels = [
-    (a, b)
-    for a, b in zip(
-      jax.tree.leaves(results[8]), jax.tree.leaves(results[1]), strict=True
-    )
-    if a.ndim > 1
-  ]
+    out, _ = toys.run_steps(stage, state, [rows(0)], make_backend(name, count))
+    updates[count] = jax.tree.map(jnp.subtract, out.params, state.params)
+  pairs = zip(*(jax.tree.leaves(updates[n]) for n in (8, 1)), strict=True)
+  kernels = [(a, b) for a, b in pairs if a.ndim > 1]
   assert len(kernels) > 5
   for a, b in kernels:
     assert toys.worst(a, b)[0] < 1e-4
