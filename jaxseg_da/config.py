@@ -38,6 +38,8 @@ def optimizer(**values) -> ConfigDict:
   # match wins; factor 0 freezes.
   block.groups = ((r'.', 1.0, 1.0),)
   block.multiplicity = 'none'  # none | reference (duplicated SGD parameters)
+  # Momentum of duplicates in step 1: fresh (recent PyTorch) | recursive (1.7).
+  block.first_step = 'fresh'
   block.update(values)
   return block
 

@@ -262,7 +262,9 @@ def _transformation(config, group: Group, rate: Schedule):
   scaled = lambda step: group.learning_rate * rate(step)
   decay = group.weight_decay * config.weight_decay
   if config.name == 'sgd':
-    return repeated_sgd(scaled, config.momentum, decay, group.repeats)
+    return repeated_sgd(
+      scaled, config.momentum, decay, group.repeats, config.first_step
+    )
   adam = optax.scale_by_adam(config.b1, config.b2)
   decayed = optax.add_decayed_weights(decay)
   return optax.chain(

@@ -39,6 +39,7 @@ def _config(**values):
     'grad_clip': 0.0,
     'groups': ((r'.', 1.0, 1.0),),
     'multiplicity': 'none',
+    'first_step': 'fresh',
   }
   return ml_collections.ConfigDict(defaults | values)
 
@@ -110,6 +111,7 @@ def test_schedules():
     ({'schedule': 'step'}, 'decay_steps'),
     ({'multiplicity': 'torch'}, "multiplicity 'torch'.*none, reference"),
     ({'multiplicity': 'reference', 'name': 'adam'}, 'not for adam'),
+    ({'first_step': 'x', 'name': 'sgd'}, "first step 'x'.*fresh, recursive"),
     ({'groups': (('(', 1, 1),)}, r"'\(' is no regular expression"),
     (
       {'groups': (('backbone/', 1, 1),)},
@@ -336,3 +338,20 @@ def test_several_networks_and_any_config_object():
   new, _ = _step(config, params, params)
   np.testing.assert_allclose(new['a']['kernel'], [0.9], rtol=1e-6)
   np.testing.assert_allclose(new['b']['kernel'], [0.95], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('first_step', 'moved'), [('fresh', -0.3), ('recursive', -0.425)]
+)
+def test_first_step_reaches_the_update(first_step, moved):
+  """Three repeats with momentum 0.5: buffers 1, 1, 1 or 1, 1.5, 1.75."""
+  params = _params()
+  config = _config(
+    multiplicity='reference',
+    groups=DEEPLAB_GROUPS,
+    momentum=0.5,
+    first_step=first_step,
+  )
+  new, _ = _step(config, params, jax.tree.map(jnp.ones_like, params))
+  difference = _leaves(new)[BACKBONE] - _leaves(params)[BACKBONE]
+  np.testing.assert_allclose(difference, moved, rtol=1e-6)
