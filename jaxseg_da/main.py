@@ -135,7 +135,7 @@ def _dispatch(config, workdir: pathlib.Path, mode: str) -> int:
   """Starts processes and devices, then runs the mode."""
   stop = _Signal()
   if config.deterministic:
-    # Recorded in results.json; GPU kernels are otherwise not repeatable.
+    # Recorded in config.json; GPU kernels are otherwise not repeatable.
     os.environ['XLA_FLAGS'] = (
       f'{os.environ.get("XLA_FLAGS", "")} --xla_gpu_deterministic_ops=true '
       '--xla_gpu_autotune_level=0'

@@ -67,6 +67,7 @@ def run(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
     if jax.process_index() == 0:
       record = {'config': config_lib.to_dict(opened.config), 'argv': sys.argv}
       checkpoint.write_json(workdir / 'config.json', record)
+      opened.writer.write_config(record['config'])
     found = pipeline.run_all(opened)
   results.pictures(opened)
   if jax.process_index() == 0:

@@ -41,7 +41,7 @@ def started(method: str, dtype: str = 'float32', **values):
   return stage, state
 
 
-def adversarial(axis: str = step_lib.AXIS):
+def adversarial():
   """AdaptSegNet in small: a segmenter and a discriminator, two phases.
 
   The discriminator sees the outputs that the first phase carried; both phases
@@ -129,7 +129,6 @@ def adversarial_stage():
     optimizers[phase.name] = optim.make(settings[phase.name], params, 4)
     schedules[phase.name] = optim.schedule(settings[phase.name], 4)
   prepare = stage.step.keywords['prepare']
-  prepare = functools.partial(prepare.func, **prepare.keywords)
   step = step_lib.make(method, optimizers, schedules, prepare)
   stage = dataclasses.replace(
     stage,

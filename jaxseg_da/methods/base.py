@@ -121,7 +121,7 @@ class StageContext:
     stage: name of the stage.
     folder: where artefacts go; what is there already was written before.
     previous: state that `init_from` named, or None.
-    predictor: `(images u8 [b, H, W, 3]) -> {'logits': ...}` of that state.
+    predictor: `(images u8 [b, H, W, 3]) -> logits [b, h, w, C]` of that state.
     open_dataset: `(spec) -> source` of decoded examples.
   """
 
@@ -129,7 +129,7 @@ class StageContext:
   stage: str
   folder: pathlib.Path
   previous: train_state_lib.TrainState | None
-  predictor: Callable[[Any], Mapping[str, jax.Array]] | None
+  predictor: Callable[[Any], jax.Array] | None
   open_dataset: Callable[[str], Any]
 
 
