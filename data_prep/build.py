@@ -17,15 +17,18 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from data_prep import common, workers
+from data_prep import items, layouts, raw, workers
 from jaxseg_da import errors
+from jaxseg_da.data import depth, transforms
 
 if TYPE_CHECKING:
   from data_prep import builders
 
-NAMES = ('cityscapes', 'gta5', 'streets')
+# Data sets of raw files, each described by data_prep/NAME/layout.py.
+RAW_NAMES = ('cityscapes', 'frames', 'gta5', 'idd', 'synthia')
+NAMES = tuple(sorted((*RAW_NAMES, 'streets')))
 _STREETS_PAIR = ('gta', 'city')
 
 
@@ -35,38 +38,65 @@ def build(
   *,
   manual_dir: str | os.PathLike[str] | None = None,
   config: str | None = None,
-  size: tuple[int, int] | None = None,
-  **options: Any,
+  options: layouts.Options | None = None,
+  num_workers: int | None = None,
+  progress: IO[str] | None = None,
 ) -> tuple[pathlib.Path, bool]:
   """Prepares one data set, unless that is done already.
 
   Several processes may call it at once: one builds, the others wait for it. A
-  build that dies leaves nothing that looks finished.
+  build that dies leaves nothing that looks finished; the next one goes on from
+  the shards that were.
 
   Args:
     name: one of `NAMES`.
     data_dir: folder of prepared data sets; made where it is missing.
     manual_dir: the raw data, for the builders that read some.
     config: `streets` only: DOMAIN[-HxW][-views].
-    size: (height, width) to store.
-    **options: the other fields of `builders.Options`.
+    options: what to store; `streets` knows only size and limit.
+    num_workers: number of processes; None for one per core.
+    progress: where to print a progress line; None for nowhere.
 
   Returns:
     The folder of the prepared data set, and whether this call built it.
 
   Raises:
     errors.UserError: unknown name or config, raw data missing or broken, or
-      the folder holds the data set with another size or limit.
+      the folder holds the data set with other options.
     OSError: the folder cannot be written.
   """
   if name not in NAMES:
     raise errors.unknown('data set', name, NAMES)
-  data_dir = pathlib.Path(data_dir).expanduser().resolve()
-  builder = _builder(name, data_dir, config, size, options)
-  raw = None
-  if builder.needs_manual_dir:
-    raw = _check_manual_dir(builder, manual_dir)
+  out = pathlib.Path(data_dir).expanduser().resolve()
+  with _quiet():
+    module = importlib.import_module(f'data_prep.{name}.{name}_dataset_builder')
+    from data_prep import builders
+
+  resources = builders.Resources(
+    num_workers or workers.cpu_count(), progress=progress
+  )
+  options = options or layouts.Options()
+  extra: dict[str, Any] = {'options': options}
+  if name == 'streets':
+    extra = {
+      'config': module.parse_config(config or 'city', options.size),
+      'limit': options.limit,
+    }
+    _check_streets(options)
+  elif config:
+    raise errors.UserError(f'{name} has no configs, but got {config!r}')
+  else:
+    layouts.check_options(module.Builder.LAYOUT, options)
+
+  def make(**more: Any) -> builders.DrivingBuilder:
+    with _quiet():
+      return module.Builder(data_dir=out, resources=resources, **extra, **more)
+
+  builder = make()
   target = pathlib.Path(builder.data_path)
+  source = None
+  if builder.needs_manual_dir:
+    source = _check_manual_dir(builder, manual_dir)
   if _is_prepared(target, builder.request()):
     return target, False
   waiting = lambda: print(f'another process builds {target}: waiting for it')
@@ -75,31 +105,14 @@ def build(
       return target, False
     for left_over in target.parent.glob('incomplete.*'):
       shutil.rmtree(left_over, ignore_errors=True)
-    _prepare(builder, raw)
+    if source is not None:
+      data = raw.Raw(source)
+      layout = module.Builder.LAYOUT
+      selection = layouts.select(layout, data, options)
+      builder = make(selection=selection)
+      _check_space(selection, builder.unfinished)
+    _prepare(builder, source)
   return target, True
-
-
-def _builder(
-  name: str,
-  data_dir: pathlib.Path,
-  config: str | None,
-  size: tuple[int, int] | None,
-  options: dict[str, Any],
-) -> builders.DrivingBuilder:
-  with _quiet():
-    module = importlib.import_module(f'data_prep.{name}.{name}_dataset_builder')
-    from data_prep import builders
-
-    chosen: Any = None
-    if name == 'streets':
-      chosen = module.parse_config(config or 'city', size)
-    elif config:
-      raise errors.UserError(f'{name} has no configs, but got {config!r}')
-    return module.Builder(
-      data_dir=data_dir,
-      config=chosen,
-      options=builders.Options(size=size, **options),
-    )
 
 
 def _check_manual_dir(
@@ -136,6 +149,30 @@ def _is_prepared(target: pathlib.Path, request: dict[str, Any]) -> bool:
   return True
 
 
+def _check_space(selection: layouts.Selection, folder: pathlib.Path) -> None:
+  """Refuses a build that cannot fit, before hours of work.
+
+  Only images that are stored as they are have a size that is known.
+  """
+  recipe = selection.recipe
+  if recipe.size is not None or recipe.encoding != 'keep':
+    return
+  needed = sum(
+    file.size
+    for members in selection.splits.values()
+    for item in members
+    for file in (item.image, *item.views.values())
+  )
+  kept = sum(path.stat().st_size for path in folder.glob('*'))
+  free = shutil.disk_usage(folder.parent).free
+  if needed > free + kept:
+    raise errors.UserError(
+      f'{folder.parent} has {free / 1e6:.0f} MB free, but the images need '
+      f'{needed / 1e6:.0f} MB: choose another --data_dir, or store smaller '
+      'images with --size'
+    )
+
+
 def _prepare(
   builder: builders.DrivingBuilder, manual_dir: pathlib.Path | None
 ) -> None:
@@ -166,6 +203,15 @@ def _quiet() -> Iterator[None]:
     logging.set_verbosity(before)
 
 
+def _check_streets(options: layouts.Options) -> None:
+  plain = layouts.Options(size=options.size, limit=options.limit)
+  if options != plain:
+    raise errors.UserError(
+      'streets is rendered, not read: it takes --config, --size, --limit and '
+      '--workers only'
+    )
+
+
 class _Parser(argparse.ArgumentParser):
   def error(self, message: str) -> Any:
     raise errors.UserError(message)
@@ -175,20 +221,49 @@ def _parser() -> argparse.ArgumentParser:
   parser = _Parser(
     prog='data_prep.build', description=__doc__, allow_abbrev=False
   )
-  parser.add_argument('name', metavar='NAME', help=', '.join(NAMES))
-  parser.add_argument(
+  add = parser.add_argument
+  add('name', metavar='NAME', help=', '.join(NAMES))
+  add(
     '--data_dir',
     default='~/tensorflow_datasets',
     help='folder of prepared data sets (default: %(default)s)',
   )
-  parser.add_argument('--manual_dir', help='folder of the raw data')
-  parser.add_argument(
-    '--config',
-    help='streets: DOMAIN[-HxW][-views] (default: gta and city)',
+  add('--manual_dir', help='folder of the raw data: trees, zips, or both')
+  add('--config', help='streets: DOMAIN[-HxW][-views] (default: gta and city)')
+  add('--size', help='HxW to store (default: as it is)')
+  add(
+    '--resize',
+    default='',
+    help=f'{", ".join(transforms.MODES)} (default: as the papers do)',
   )
-  parser.add_argument('--size', help='HxW to store (default: as it is)')
-  parser.add_argument('--limit', help='at most N examples per split')
-  parser.add_argument('--workers', help='processes (default: all cores)')
+  add(
+    '--encoding',
+    default='keep',
+    help=f'of images: {", ".join(items.ENCODINGS)} (default: %(default)s)',
+  )
+  add('--limit', help='at most N examples per split')
+  add(
+    '--list',
+    action='append',
+    default=[],
+    help='FILE of image ids to take, or SPLIT=FILE; may be repeated',
+  )
+  add(
+    '--known_bad',
+    default='drop',
+    help='drop, keep, or a FILE of lines "ID REASON" (default: %(default)s)',
+  )
+  add('--depth_dir', default='', help='folder of depth files')
+  add(
+    '--depth_kind',
+    default='',
+    help=f'of the files in --depth_dir: {", ".join(depth.KINDS)}',
+  )
+  add(
+    '--features',
+    help=f'of {", ".join(layouts.OPTIONAL)}, or none (default: what is there)',
+  )
+  add('--workers', help='processes (default: all cores)')
   return parser
 
 
@@ -203,13 +278,22 @@ def _positive(flag: str, text: str | None) -> int | None:
 def run(argv: Sequence[str]) -> None:
   """Builds what the arguments ask for; raises `errors.UserError`."""
   args = _parser().parse_args(argv)
-  options: dict[str, Any] = {
-    'limit': _positive('--limit', args.limit),
-    'progress': sys.stdout,
-  }
-  if args.workers is not None:
-    options['workers'] = _positive('--workers', args.workers)
-  size = common.parse_size(args.size) if args.size is not None else None
+  features = None
+  if args.features is not None:
+    chosen = args.features if args.features != 'none' else ''
+    features = tuple(filter(None, chosen.split(',')))
+  options = layouts.Options(
+    size=items.parse_size(args.size) if args.size is not None else None,
+    resize=args.resize,
+    encoding=args.encoding,
+    limit=_positive('--limit', args.limit),
+    lists=tuple(args.list),
+    known_bad=args.known_bad,
+    depth_dir=args.depth_dir,
+    depth_kind=args.depth_kind,
+    features=features,
+  )
+  num_workers = _positive('--workers', args.workers)
   configs: tuple[str | None, ...] = (args.config,)
   if args.name == 'streets' and args.config is None:
     configs = _STREETS_PAIR
@@ -219,10 +303,21 @@ def run(argv: Sequence[str]) -> None:
       args.data_dir,
       manual_dir=args.manual_dir,
       config=config,
-      size=size,
-      **options,
+      options=options,
+      num_workers=num_workers,
+      progress=sys.stdout,
     )
     print(f'{"wrote" if fresh else "already prepared:"} {target}', flush=True)
+    if fresh:
+      _say_what_was_left_out(target)
+
+
+def _say_what_was_left_out(target: pathlib.Path) -> None:
+  dropped = json.loads((target / 'metadata.json').read_text())['dropped']
+  for name, reason in list(dropped.items())[:10]:
+    print(f'left out {name}: {reason}')
+  if len(dropped) > 10:
+    print(f'left out {len(dropped)} in all: see {target / "metadata.json"}')
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,12 +1,8 @@
-"""Base class of the TFDS builders: schema, metadata and shards.
+"""Base classes of the TFDS builders: schema, metadata, splits.
 
-Why `ShardBasedBuilder`: TFDS' generator-based builders keep a split in memory
-up to 1 GB and then spill it to files that only TensorFlow opens. Here examples
-go straight into ArrayRecord shards, in the order in which they come, and no
-TensorFlow is needed.
-
-TFDS writes into `incomplete.*` beside the target and renames it at the end, so
-a killed build is never taken for a whole one.
+TFDS' own base classes keep a split, or at least a shard, in one process and in
+its memory, and start anew after every interruption. Here the shards are written
+by `shards`; TFDS gets their lengths. Neither needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -14,34 +10,30 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
-import itertools
+import json
+import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data_prep import common, workers
+from data_prep import items, layouts, lists, raw, shards, workers
 from jaxseg_da import errors, labels
-
-# The TFDS writer keeps one shard in memory: 128 full-size frames are 300 MB.
-_SHARD_EXAMPLES = 128
+from jaxseg_da.data import depth as depth_lib
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
-  """What a user may ask of a build.
+class Resources:
+  """What a build may use.
 
   Attributes:
-    size: (height, width) to store; None keeps the files' own sizes and bytes.
-    limit: at most so many examples per split; None for all.
     workers: number of processes.
     progress: where to print a progress line; None for nowhere.
   """
 
-  size: tuple[int, int] | None = None
-  limit: int | None = None
   workers: int = dataclasses.field(default_factory=workers.cpu_count)
   progress: IO[str] | None = None
 
@@ -51,33 +43,41 @@ class Split:
   """One split of a build.
 
   Attributes:
-    count: number of examples.
-    labelled: whether its labels are real; otherwise they are 255 throughout.
-    examples: yields (example, (height, width)) in the order to store.
+    members: what `make` turns into examples, in the order to store.
+    given: features with real values; others hold a constant.
+    twin: name of a split that repeats this one without labels; '' for none.
   """
 
-  count: int
-  labelled: bool
-  examples: Callable[[], Iterator[tuple[common.Example, tuple[int, int]]]]
+  members: Sequence[Any]
+  given: Sequence[str]
+  twin: str = ''
 
 
-def features(*, depth: bool = False, views: bool = False) -> Any:
+@functools.cache
+def features(names: tuple[str, ...] = ()) -> Any:
   """The common schema.
 
   Args:
-    depth: adds `depth` u16, `intrinsics` (fx, fy, cx, cy in pixels) and
-      `baseline` (metres).
-    views: adds `image_right`, `image_prev` and `image_next`.
+    names: optional features: `depth` u16; `intrinsics` f32 (fx, fy, cx, cy in
+      pixels of the stored image); `baseline` f32 metres; `image_right`,
+      `image_prev`, `image_next` like `image`.
   """
 
   def image() -> Any:
     return tfds.features.Image(shape=(None, None, 3))
 
   def grey(dtype: Any) -> Any:
+    # The type said aloud: TFDS' default cuts 16 bits to 8 without a word.
     return tfds.features.Image(
       shape=(None, None, 1), dtype=dtype, encoding_format='png'
     )
 
+  optional = {
+    'depth': lambda: grey(np.uint16),
+    'intrinsics': lambda: tfds.features.Tensor(shape=(4,), dtype=np.float32),
+    'baseline': lambda: tfds.features.Scalar(dtype=np.float32),
+    **dict.fromkeys(items.VIEWS, image),
+  }
   schema = {
     'image_id': tfds.features.Text(),
     'image': image(),
@@ -86,159 +86,255 @@ def features(*, depth: bool = False, views: bool = False) -> Any:
       shape=(labels.NUM_CLASSES,), dtype=np.int32
     ),
   }
-  if depth:
-    schema |= {
-      # Said aloud, because TFDS' default cuts 16 bits to 8 without a word.
-      'depth': grey(np.uint16),
-      'intrinsics': tfds.features.Tensor(shape=(4,), dtype=np.float32),
-      'baseline': tfds.features.Scalar(dtype=np.float32),
-    }
-  if views:
-    names = ('image_right', 'image_prev', 'image_next')
-    schema |= {name: image() for name in names}
-  return tfds.features.FeaturesDict(schema)
+  return tfds.features.FeaturesDict(
+    schema | {name: optional[name]() for name in names}
+  )
 
 
-class DrivingBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+def serialize(example: items.Example, names: tuple[str, ...]) -> bytes:
+  """The record of an example with the features of `features(names)`.
+
+  Equal examples give equal bytes, which TFDS' own call does not promise.
+  """
+  schema = features(names)
+  serializer = tfds.core.ExampleSerializer(schema.get_serialized_info())
+  record = serializer.get_tf_example(schema.encode_example(example))
+  return record.SerializeToString(deterministic=True)
+
+
+class DrivingBuilder(
+  tfds.core.dataset_builder.FileReaderBuilder, skip_registration=True
+):
   """A builder of the common schema.
 
-  Subclasses give `schema`, `plan` and the class attributes; `request` where a
-  user's options mean something else than here.
+  Subclasses give `optional_features`, `plan`, `make`, `request` and the class
+  attributes.
   """
 
   HOMEPAGE = ''
-  RESIZE = 'pil_bicubic'
-  # Splits whose union is the split `all`; empty where `all` makes no sense.
-  ALL: tuple[str, ...] = ()
+  DEPTH_KIND = ''
 
-  def __init__(self, *, options: Options | None = None, **kwargs: Any):
-    self.options = options or Options()
-    self._image_sizes: set[tuple[int, int]] = set()
+  def __init__(self, *, resources: Resources | None = None, **kwargs: Any):
+    self.resources = resources or Resources()
     kwargs.setdefault('file_format', 'array_record')
     super().__init__(**kwargs)
-
-  @abc.abstractmethod
-  def schema(self) -> Any:
-    """The features, from `features`."""
-
-  @abc.abstractmethod
-  def plan(self, manual_dir: pathlib.Path | None) -> Mapping[str, Split]:
-    """The splits; raises `errors.UserError` where the raw data is not right.
-
-    Args:
-      manual_dir: the raw data; None for builders that need none.
-    """
+    # Where finished shards of an interrupted build wait for the next one.
+    self.unfinished = pathlib.Path(self.data_path).parent / '.unfinished'
 
   @property
-  def storage_size(self) -> tuple[int, int] | None:
-    """(height, width) that is stored; None for the files' own sizes."""
-    return self.options.size
+  @abc.abstractmethod
+  def optional_features(self) -> tuple[str, ...]:
+    """Arguments of `features`."""
 
+  @abc.abstractmethod
   def request(self) -> dict[str, Any]:
     """What decides about the content; kept in the metadata."""
-    size = self.storage_size
-    return {
-      'size': list(size) if size else None,
-      'resize': self.RESIZE if size and self.needs_manual_dir else None,
-      'limit': self.options.limit,
-    }
+
+  @abc.abstractmethod
+  def plan(self, manual_dir: pathlib.Path) -> Mapping[str, Split]:
+    """The splits; raises `errors.UserError` where the raw data is not right."""
+
+  @abc.abstractmethod
+  def make(self) -> shards.Make:
+    """What turns a member of a split into an example; sent to the workers."""
+
+  @property
+  def depth_kind(self) -> str:
+    """Kind of the stored depth; '' where there is none."""
+    return self.DEPTH_KIND
+
+  @property
+  def union(self) -> tuple[str, ...]:
+    """Splits whose union is `all`; empty where `all` makes no sense."""
+    return ()
 
   @property
   def needs_manual_dir(self) -> bool:
     """Whether the builder reads raw data."""
     return self.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
 
-  def limited(self, items: Sequence[Any]) -> Sequence[Any]:
-    """`items` cut to the limit per split."""
-    return items[: self.options.limit]
-
   def _info(self) -> tfds.core.DatasetInfo:
-    schema = self.schema()
-    depth = 'depth' in schema
+    kind = self.depth_kind
     metadata = {
       'labelled': {},
+      'split_features': {},  # Split -> features with real values.
       'num_classes': labels.NUM_CLASSES,
       'image_size': None,  # Filled in where all images share one.
-      'all': list(self.ALL),
-      'depth_kind': 'metric' if depth else None,
-      'depth_unit': 'cm' if depth else None,
+      'all': [],
+      'depth_kind': kind or None,
+      'depth_unit': depth_lib.UNITS[kind] if kind else None,
+      'dropped': {},
     }
     return self.dataset_info_from_configs(
-      features=schema,
+      features=features(self.optional_features),
       homepage=self.HOMEPAGE,
       supervised_keys=None,
       disable_shuffling=True,
       metadata=tfds.core.MetadataDict(metadata | self.request()),
     )
 
-  def _shard_iterators_per_split(
-    self, dl_manager: tfds.download.DownloadManager
-  ) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[int, Any]]]]]:
-    manual_dir = None
-    if self.needs_manual_dir:
-      manual_dir = pathlib.Path(dl_manager.manual_dir)
-    splits = {k: s for k, s in self.plan(manual_dir).items() if s.count}
-    if not splits:
+  def _download_and_prepare(
+    self,
+    dl_manager: tfds.download.DownloadManager,
+    download_config: tfds.download.DownloadConfig | None = None,
+  ) -> None:
+    del download_config
+    manual_dir = dl_manager.manual_dir if self.needs_manual_dir else ''
+    plan = self.plan(pathlib.Path(manual_dir))
+    if not plan:
       raise errors.UserError(f'{self.name}: nothing to build')
-    total = sum(split.count for split in splits.values())
-    progress = None
-    if self.options.progress:
-      name = '/'.join(self.info.full_name.split('/')[:-1])
-      progress = workers.Progress(name, total, self.options.progress)
-    shards = {}
-    for name, split in splits.items():
-      self.info.metadata['labelled'][name] = split.labelled
-      shards[name] = _shards(self._stream(split, progress), split.count)
-    return shards
+    jobs = self._jobs(plan)
+    name = '/'.join(self.info.full_name.split('/')[:-1])
+    done = shards.write_all(
+      [job for each in jobs.values() for job in each],
+      self.resources.workers,
+      name,
+      self.resources.progress,
+    )
+    self._record(plan, done)
+    stored = iter(done)
+    infos = []
+    for split, each in jobs.items():
+      written = [next(stored) for _ in each]
+      infos.append(self._adopt(split, written, 0))
+      if plan[split].twin:
+        infos.append(self._adopt(plan[split].twin, written, 1))
+    self.info.set_splits(tfds.core.SplitDict(infos))
+    shutil.rmtree(self.unfinished)
 
-  def _stream(
-    self, split: Split, progress: workers.Progress | None
-  ) -> Iterator[tuple[int, common.Example]]:
-    for key, (example, size) in enumerate(split.examples()):
-      self._image_sizes.add(size)
-      yield key, example
-      if progress:
-        progress.update()
+  def _jobs(self, plan: Mapping[str, Split]) -> dict[str, list[shards.Job]]:
+    """The shards of each split."""
+    context = json.dumps([str(self.version), self.request()])
+    optional = self.optional_features
+    folder = self.unfinished
 
-  def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
-    super()._download_and_prepare(*args, **kwargs)
-    if len(self._image_sizes) == 1:
-      self.info.metadata['image_size'] = list(*self._image_sizes)
+    def path(split: str, index: int) -> str:
+      return str(folder / f'{split}-{index:05d}') if split else ''
+
+    return {
+      name: [
+        shards.Job(
+          path=path(name, index),
+          members=members,
+          make=self.make(),
+          serialize=functools.partial(serialize, names=optional),
+          context=context + repr(optional),
+          twin=path(split.twin, index),
+        )
+        for index, members in enumerate(shards.split_evenly(split.members))
+      ]
+      for name, split in plan.items()
+    }
+
+  def _record(
+    self, plan: Mapping[str, Split], done: Sequence[shards.Shard]
+  ) -> None:
+    """Fills in the metadata that only the build knows."""
+    metadata = self.info.metadata
+    metadata['all'] = [name for name in self.union if name in plan]
+    for name, split in plan.items():
+      metadata['split_features'][name] = list(split.given)
+      metadata['labelled'][name] = 'label' in split.given
+      if split.twin:
+        hidden = [feature for feature in split.given if feature != 'label']
+        metadata['split_features'][split.twin] = hidden
+        metadata['labelled'][split.twin] = False
+    for shard in done:
+      metadata['dropped'] |= shard.dropped
+    sizes = {tuple(size) for shard in done for size in shard.sizes}
+    if len(sizes) == 1:
+      metadata['image_size'] = list(*sizes)
+
+  def _adopt(
+    self, split: str, written: Sequence[shards.Shard], file: int
+  ) -> tfds.core.SplitInfo:
+    """Moves finished shards into the data set; those without examples go.
+
+    Args:
+      split: the name to give them.
+      written: the shards.
+      file: 0 for their files, 1 for their twins.
+    """
+    template = self._get_filename_template(split_name=split)
+    kept = [shard for shard in written if shard.count]
+    if not kept:
+      raise errors.UserError(
+        f'{self.name}: no example is left of {split}; '
+        f'dropped: {dict(self.info.metadata["dropped"])}'
+      )
+    for index, shard in enumerate(kept):
+      target = template.sharded_filepath(
+        shard_index=index, num_shards=len(kept)
+      )
+      os.replace(shard.twin if file else shard.path, target)
+    return tfds.core.SplitInfo(
+      name=split,
+      shard_lengths=[shard.count for shard in kept],
+      num_bytes=sum(shard.bytes[file] for shard in kept),
+      filename_template=template,
+    )
 
 
-def _shards(
-  stream: Iterator[Any], count: int
-) -> list[Callable[[], Iterator[Any]]]:
-  """Readers of consecutive parts of one stream, called in this order."""
-  num_shards = -(-count // _SHARD_EXAMPLES)
-  ends = [count * i // num_shards for i in range(num_shards + 1)]
-  parts: list[Callable[[], Iterator[Any]]] = [
-    functools.partial(itertools.islice, stream, stop - start)
-    for start, stop in itertools.pairwise(ends)
-  ]
-  parts[-1] = lambda: stream  # To its end, so that its processes stop.
-  return parts
+class RawBuilder(DrivingBuilder, skip_registration=True):
+  """A builder of raw data that a `layouts.Layout` describes.
 
-
-def pair_split(
-  builder: DrivingBuilder,
-  pairs: Sequence[common.Pair],
-  to_train_id: np.ndarray,
-  *,
-  labelled: bool,
-) -> Split:
-  """A split of image and label files.
-
-  Args:
-    builder: gives limit and number of processes.
-    pairs: the files, in the order to store.
-    to_train_id: u8 `[256]`, raw id to train id.
-    labelled: whether the labels of the split count.
+  Attributes:
+    LAYOUT: of the data set.
+    options: what the user asked for.
+    selection: what is stored; None until the raw data was searched. What is
+      optional in the schema is decided by it, or by `options.features`.
   """
-  pairs = builder.limited(pairs)
-  read = functools.partial(common.pair_example, to_train_id=to_train_id)
-  return Split(
-    count=len(pairs),
-    labelled=labelled,
-    examples=lambda: workers.ordered_map(read, pairs, builder.options.workers),
-  )
+
+  LAYOUT: layouts.Layout
+
+  def __init__(
+    self,
+    *,
+    options: layouts.Options | None = None,
+    selection: layouts.Selection | None = None,
+    **kwargs: Any,
+  ):
+    self.options = options or layouts.Options()
+    self.selection = selection
+    super().__init__(**kwargs)
+
+  @property
+  def union(self) -> tuple[str, ...]:
+    """See base class."""
+    own = lists.makes_splits(self.options.lists)
+    return () if own else self.LAYOUT.union
+
+  @property
+  def optional_features(self) -> tuple[str, ...]:
+    """See base class."""
+    if self.selection:
+      return self.selection.recipe.features
+    return layouts.schema_names(self.options.features or ())
+
+  @property
+  def depth_kind(self) -> str:
+    """See base class."""
+    return self.selection.recipe.depth_kind if self.selection else ''
+
+  def request(self) -> dict[str, Any]:
+    """See base class."""
+    return layouts.request(self.LAYOUT, self.options)
+
+  def plan(self, manual_dir: pathlib.Path) -> Mapping[str, Split]:
+    """See base class."""
+    if self.selection is None:
+      options = dataclasses.replace(
+        self.options, features=self.options.features or ()
+      )
+      data = raw.Raw(manual_dir)
+      self.selection = layouts.select(self.LAYOUT, data, options)
+    self.info.metadata['dropped'] |= self.selection.dropped
+    return {
+      name: Split(members, self.selection.given[name])
+      for name, members in self.selection.splits.items()
+    }
+
+  def make(self) -> shards.Make:
+    """See base class."""
+    assert self.selection is not None
+    return functools.partial(items.make, recipe=self.selection.recipe)

@@ -2,7 +2,7 @@
 
 Config files in `configs/` change values of `base_config()` and add nothing.
 Keys that count steps are called `steps`, `*_steps` or `*_every`: that is what
-`steps_scale` scales.
+`steps_scale` scales, outside of `benchmark`.
 """
 
 from __future__ import annotations
@@ -147,6 +147,13 @@ def base_config() -> ConfigDict:
   c.predict.output = ''  # folder
   c.predict.format = 'color,overlay,train_ids'  # also label_ids
   c.predict.checkpoint = 'last'  # last | best | STEP
+
+  c.benchmark = ConfigDict()
+  c.benchmark.input_only = False  # how fast the host makes batches
+  c.benchmark.images = 32  # frames per dataset, held in memory
+  c.benchmark.seconds = 5.0  # at least, of a timed window of the loader
+  c.benchmark.repeats = 3  # windows per stored form
+  c.benchmark.steps = 50  # timed steps per stored form; 0: the loader alone
 
   c.report = ConfigDict()
   c.report.images = 4  # validation pictures

@@ -1,7 +1,7 @@
 """Command line: flags, process start-up, dispatch on --mode.
 
 python -m jaxseg_da.main --config=configs/METHOD.py[:ARG] --workdir=DIR
-  [--mode=run|evaluate|predict] [--config.key=value ...]
+  [--mode=run|evaluate|predict|benchmark] [--config.key=value ...]
 
 Exit codes: 0 done, 2 wrong usage, config or data (one line on stderr),
 3 diverged, 75 preempted and saved.
@@ -22,7 +22,7 @@ from ml_collections import config_flags
 from jaxseg_da import checks, errors
 from jaxseg_da import config as config_lib
 
-MODES = ('run', 'evaluate', 'predict')
+MODES = ('run', 'evaluate', 'predict', 'benchmark')
 DONE, USAGE, DIVERGED, PREEMPTED = 0, 2, 3, 75
 
 

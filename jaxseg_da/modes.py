@@ -1,4 +1,4 @@
-"""What `main --mode` dispatches to: run, evaluate, predict."""
+"""What `main --mode` dispatches to: run, evaluate, predict, benchmark."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ from jaxseg_da import (
 )
 from jaxseg_da import config as config_lib
 from jaxseg_da import predict as predict_lib
+from jaxseg_da.benchmark import input as input_benchmark
+from jaxseg_da.benchmark import record as record_lib
+from jaxseg_da.benchmark import tables
 from jaxseg_da.run import Run, say
 
 
@@ -153,3 +156,29 @@ def predict(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
     resize=results.target_resize(opened.config),
     options=opened.config.evaluate,
   )
+
+
+def benchmark(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
+  """Measures the input pipeline; adds a line to benchmark.jsonl.
+
+  Raises:
+    UserError: what is asked for is not built, or WORKDIR cannot be written.
+    Diverged: a step gave what is not finite; its record says so, too.
+  """
+  opened = open_run(config, workdir, stop)
+  if not opened.config.benchmark.input_only:
+    raise errors.UserError(
+      '--mode=benchmark measures the input pipeline alone so far: add '
+      '--config.benchmark.input_only=true'
+    )
+  path = workdir / 'benchmark.jsonl'
+  if jax.process_index() == 0:
+    record_lib.append(path, [])  # better now than after the measurement
+  record = input_benchmark.measure(opened, _main_stage(opened))
+  record_lib.finish(record)
+  if jax.process_index() == 0:
+    record_lib.append(path, [record])
+    print(tables.input_table(record))
+    print(f'written: {path}')
+  if record['status'] != 'ok':
+    raise train.Diverged(record['error'])

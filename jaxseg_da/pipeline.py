@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 
 from jaxseg_da import cache, checkpoint, errors, parallel, results, train
 from jaxseg_da.data import pipeline as data_pipeline
+from jaxseg_da.data import sources
 from jaxseg_da.methods import base
 from jaxseg_da.models import import_weights
 from jaxseg_da.run import Run, say
@@ -135,22 +136,45 @@ def _weights(config) -> Callable | None:
 
 def batches(run: Run, stage: train.Stage, start: int):
   """Host batches of a stage from step `start` on."""
+  domains = stage.method.domains
+  opened = {name: run.dataset(domain.spec) for name, domain in domains.items()}
+  return loader(run.config, stage.name, domains, opened, start, stage.steps)
+
+
+def loader(
+  config,
+  stage: str,
+  domains: Mapping[str, base.Domain],
+  opened: Mapping[str, sources.DatasetSource],
+  start: int,
+  stop: int,
+) -> data_pipeline.Batches:
+  """Host batches of steps start .. stop - 1, from datasets that are open.
+
+  Args:
+    config: resolved.
+    stage: its name, on which the order depends.
+    domains: batch key -> stream.
+    opened: batch key -> dataset.
+    start: the first step.
+    stop: the step after the last.
+  """
   return data_pipeline.pair_batches(
     {
       name: data_pipeline.Domain(
-        run.dataset(domain.spec),
+        opened[name],
         size=domain.size if any(domain.size) else None,
         resize=domain.resize,
         crop=domain.crop if any(domain.crop) else None,
         labels=domain.labelled,
       )
-      for name, domain in stage.method.domains.items()
+      for name, domain in domains.items()
     },
-    batch_size=run.config.batch_size,
-    seed=run.config.seed,
-    stage=stage.name,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    stage=stage,
     start_step=start,
-    num_steps=stage.steps - start,
+    num_steps=stop - start,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )

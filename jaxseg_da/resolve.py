@@ -70,7 +70,8 @@ def scaled(config: ConfigDict, factor: float) -> ConfigDict:
   def walk(block):
     for key, value in block.items():
       if isinstance(value, ConfigDict):
-        walk(value)
+        if value is not config.benchmark:  # measuring is no training
+          walk(value)
       elif config_lib.STEP_KEY.search(key) and isinstance(value, int) and value:
         block[key] = max(1, round(value * factor))
 

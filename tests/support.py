@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from data_prep import build
+from data_prep import build, layouts
 from jaxseg_da import writers
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -42,8 +42,14 @@ def data_dir() -> pathlib.Path:
   """Both domains of the street world, 32x64, a few images per split."""
   root = scratch() / 'data'
   for name in ('gta', 'city'):
-    build.build('streets', root, config=f'{name}-32x64', limit=LIMIT, workers=1)
+    build_streets(root, f'{name}-32x64', LIMIT)
   return root
+
+
+def build_streets(root: pathlib.Path, config: str, limit: int) -> None:
+  """Prepares `limit` images per split of a street domain."""
+  options = layouts.Options(limit=limit)
+  build.build('streets', root, config=config, options=options, num_workers=1)
 
 
 def flags(

@@ -301,7 +301,7 @@ def test_a_corrupt_record_stops_training_with_its_name():
 
 def test_prepared_data_arrives_unchanged(tmp_path):
   pairs = trees.write_gta5(tmp_path / 'raw', 3)
-  build.build('gta5', tmp_path, manual_dir=tmp_path / 'raw', workers=1)
+  build.build('gta5', tmp_path, manual_dir=tmp_path / 'raw', num_workers=1)
   source = sources.open_dataset('gta5', tmp_path)
   (batch,) = evaluate(source, 4)
   for index, (image, _) in enumerate(pairs):

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep import build, common
+from data_prep import build, codecs, layouts
 from jaxseg_da import errors, labels
 from jaxseg_da.data import sources
 from tests import trees
@@ -23,7 +23,7 @@ COUNT = 5
 def prepared(tmp_path_factory):
   root = tmp_path_factory.mktemp('gta5')
   pairs = trees.write_gta5(root / 'raw', COUNT)
-  build.build('gta5', root / 'out', manual_dir=root / 'raw', workers=1)
+  build.build('gta5', root / 'out', manual_dir=root / 'raw', num_workers=1)
   return root / 'out', pairs
 
 
@@ -151,12 +151,15 @@ def test_the_newest_version_is_read(copy):
 def test_sizes_come_from_the_metadata_or_from_the_headers(tmp_path):
   sizes = ((32, 64), (16, 24))
   trees.write_gta5(tmp_path / 'raw', 3, sizes)
-  build.build('gta5', tmp_path, manual_dir=tmp_path / 'raw', workers=1)
+  build.build('gta5', tmp_path, manual_dir=tmp_path / 'raw', num_workers=1)
   source = sources.open_dataset('gta5', tmp_path)
   assert source.metadata['image_size'] is None
   assert source.sizes() == [sizes[0], sizes[1], sizes[0]]
   build.build(
-    'gta5', tmp_path / 'b', manual_dir=tmp_path / 'raw', workers=1, size=(8, 16)
+    'gta5',
+    tmp_path / 'b',
+    manual_dir=tmp_path / 'raw',
+    options=layouts.Options(size=(8, 16)),
   )
   source = sources.open_dataset('gta5', tmp_path / 'b')
   assert source.metadata['image_size'] == [8, 16]
@@ -166,10 +169,10 @@ def test_sizes_come_from_the_metadata_or_from_the_headers(tmp_path):
 def test_colours_and_16_bits_survive():
   red = np.zeros((2, 3, 3), np.uint8)
   red[..., 0] = 200
-  decoded = sources._decode('image', common.encode_png(red))
+  decoded = sources._decode('image', codecs.encode_png(red))
   np.testing.assert_array_equal(decoded, red)
   depth = np.array([[0, 1, 255], [256, 300, 65535]], np.uint16)
-  decoded = sources._decode('depth', common.encode_png(depth))
+  decoded = sources._decode('depth', codecs.encode_png(depth))
   np.testing.assert_array_equal(decoded[..., 0], depth)
   shallow = cv2.imencode('.png', depth.astype(np.uint8))[1].tobytes()
   with pytest.raises(ValueError, match='depth is uint8'):

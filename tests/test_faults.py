@@ -311,7 +311,7 @@ def test_a_cached_baseline_is_taken_and_another_is_not(tmp_path):
   # The same spec, other data behind it.
   data = tmp_path / 'data'
   for name in ('gta', 'city'):
-    build.build('streets', data, config=f'{name}-32x64', limit=6, workers=1)
+    support.build_streets(data, f'{name}-32x64', 6)
   flags = support.flags(d, *short, config='source_only', data=data)
   _, err = support.run(flags)
   assert 'taken from' not in err

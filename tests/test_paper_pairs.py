@@ -131,7 +131,8 @@ def folder(tmp_path_factory):
   export.export_gta5(root / 'raw/gta5', 3, NATIVE)
   export.export_cityscapes(root / 'raw/cityscapes', 2, 2, NATIVE)
   for name in ('gta5', 'cityscapes'):
-    build.build(name, root / 'data', manual_dir=root / 'raw' / name, workers=1)
+    raw = root / 'raw' / name
+    build.build(name, root / 'data', manual_dir=raw, num_workers=1)
   return root
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import subprocess
 import sys
 import time
@@ -10,20 +9,23 @@ import time
 import numpy as np
 import pytest
 
-from data_prep import build, common, streets, workers
+from data_prep import build, layouts, shards, streets
 from data_prep.streets import examples, streets_dataset_builder, world
 from jaxseg_da import errors
+from jaxseg_da.data import depth as depth_lib
 from jaxseg_da.data import pipeline, sources
 
 SIZE = (32, 64)
-LIMIT = 20  # More than two chunks, so that worker processes are used.
+LIMIT = shards.EXAMPLES + 6  # Two shards, so that worker processes are used.
 
 
 @pytest.fixture(scope='module')
 def data_dir(tmp_path_factory):
   root = tmp_path_factory.mktemp('streets')
-  build.build('streets', root, config='city', size=SIZE, limit=LIMIT)
-  build.build('streets', root, config='gta-32x64-views', limit=3)
+  options = layouts.Options(size=SIZE, limit=LIMIT)
+  build.build('streets', root, config='city', options=options)
+  options = layouts.Options(limit=3)
+  build.build('streets', root, config='gta-32x64-views', options=options)
   return root
 
 
@@ -107,14 +109,14 @@ def test_splits_and_limits(data_dir):
 
 def test_building_again_does_nothing_and_building_else_is_refused(data_dir):
   again = lambda **kw: build.build(
-    'streets', data_dir, config='city-32x64', **kw
+    'streets', data_dir, config='city-32x64', options=layouts.Options(**kw)
   )
   target, fresh = again(limit=LIMIT)
   assert not fresh
   before = (target / 'dataset_info.json').stat().st_mtime_ns
   again(limit=LIMIT)
   assert (target / 'dataset_info.json').stat().st_mtime_ns == before
-  with pytest.raises(errors.UserError, match='limit=20, not limit=None'):
+  with pytest.raises(errors.UserError, match=f'limit={LIMIT}, not limit=None'):
     again()
 
 
@@ -159,7 +161,9 @@ def test_bad_config_names_are_explained(name, size, message):
 def test_every_domain_of_the_builder_can_be_rendered():
   for domain in streets_dataset_builder.DOMAINS:
     job = examples.Job(domain, 'train', 0, (16, 32), False)
-    assert set(examples.render(job)) == {
+    example, size = examples.render(job)
+    assert size == (16, 32)
+    assert set(example) == {
       'image_id',
       'image',
       'label',
@@ -173,7 +177,7 @@ def test_every_domain_of_the_builder_can_be_rendered():
 def test_depth_keeps_centimetres_and_marks_what_is_invalid():
   depth = np.array([[0.0, 0.001, 0.01, 2.554, 655.35, 9999.0]])
   np.testing.assert_array_equal(
-    common.metric_to_u16(depth), [[0, 1, 1, 255, 65535, 65535]]
+    depth_lib.metric_to_u16(depth), [[0, 1, 1, 255, 65535, 65535]]
   )
 
 
@@ -189,14 +193,14 @@ def command(data_dir, *arguments):
 
 
 def assert_same_data(first, second):
-  # The bytes of the files differ: protocol buffers store maps in any order.
-  for split in ('train', 'train_labelled', 'validation'):
-    spec = f'streets/city-32x64:{split}'
-    one, other = (sources.open_dataset(spec, root) for root in (first, second))
-    for a, b in zip(one, other, strict=True):
-      assert a.keys() == b.keys()
-      for name in a:
-        np.testing.assert_array_equal(a[name], b[name])
+  files = [
+    sorted(root.glob('streets/city-32x64/*/*array_record*'))
+    for root in (first, second)
+  ]
+  assert len(files[0]) == 6
+  for one, other in zip(*files, strict=True):
+    assert one.name == other.name
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_killed_build_is_not_taken_for_whole_and_can_be_repeated(
@@ -204,12 +208,12 @@ def test_a_killed_build_is_not_taken_for_whole_and_can_be_repeated(
 ):
   arguments = ('--config=city-32x64', f'--limit={LIMIT}')
   process = subprocess.Popen(
-    command(tmp_path, '--config=city-32x64'),
+    command(tmp_path, *arguments),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
   )
   deadline = time.monotonic() + 60
-  pattern = 'streets/city-32x64/incomplete.*/*array_record*'
+  pattern = 'streets/city-32x64/.unfinished/*.json'
   while not [*tmp_path.glob(pattern)]:
     assert time.monotonic() < deadline
     assert process.poll() is None
@@ -229,7 +233,9 @@ def test_a_killed_build_is_not_taken_for_whole_and_can_be_repeated(
   assert [process.returncode for process in processes] == [0, 0]
   assert sum('wrote' in text for text in outputs) == 1
   assert sum('already prepared' in text for text in outputs) == 1
+  assert sum('of an earlier run kept' in text for text in outputs) == 1
   assert not [*tmp_path.glob('streets/*/incomplete*')]
+  assert not [*tmp_path.glob('streets/*/.unfinished')]
   assert_same_data(tmp_path, data_dir)
 
 
@@ -250,12 +256,3 @@ def test_the_benchmark_is_built_on_first_use(monkeypatch, tmp_path, capfd):
   sources.ensure_streets('gta-8x16', tmp_path / 'data')
   source = sources.open_dataset('streets/gta-8x16', tmp_path / 'data')
   assert source.directory == version
-
-
-def test_ordered_map_is_ordered_and_passes_errors_on():
-  numbers = range(0, 600, 25)
-  expected = [math.isqrt(n) for n in numbers]
-  assert list(workers.ordered_map(math.isqrt, numbers, 1)) == expected
-  assert list(workers.ordered_map(math.isqrt, numbers, 2)) == expected
-  with pytest.raises(ValueError, match='nonnegative'):
-    list(workers.ordered_map(math.isqrt, range(20, -20, -1), 2))

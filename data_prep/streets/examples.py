@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep import common
+from data_prep import codecs, items
 from data_prep.streets import world
+from jaxseg_da.data import depth
 
 
 class Job(NamedTuple):
@@ -34,19 +35,19 @@ def _domain(name: str) -> Any:
   return world.domain(name)
 
 
-def render(job: Job) -> common.Example:
-  """The encoded example of a job, with its true label."""
+def render(job: Job) -> tuple[items.Example, items.Size]:
+  """The encoded example of a job, with its true label, and its size."""
   scene = world.render_example(
     _domain(job.domain), job.split, job.index, job.size, views=job.views
   )
   example = {
     'image_id': f'{job.split}_{job.index:06d}',
-    'image': common.encode_png(scene['image']),
-    'depth': common.encode_png(common.metric_to_u16(scene['depth'])),
+    'image': codecs.encode_png(scene['image']),
+    'depth': codecs.encode_png(depth.metric_to_u16(scene['depth'])),
     'intrinsics': np.asarray(scene['intrinsics'], np.float32),
     'baseline': np.float32(scene['baseline']),
   }
   if job.views:
     for name in ('image_right', 'image_prev', 'image_next'):
-      example[name] = common.encode_png(scene[name])
-  return example | common.label_features(scene['label'], job.size)
+      example[name] = codecs.encode_png(scene[name])
+  return example | items.label_features(scene['label'], job.size), job.size

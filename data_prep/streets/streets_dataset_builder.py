@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-import pickle
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data_prep import builders, common, streets, workers
+from data_prep import builders, items, shards, streets
 from data_prep.streets import examples
 from jaxseg_da import errors
 
@@ -75,15 +73,15 @@ def parse_config(
     raise errors.unknown('domain of streets', domain, DOMAINS)
   views = suffixes[-1:] == ['views']
   sizes = suffixes[:-1] if views else suffixes
-  if len(sizes) > 1 or (sizes and size and common.parse_size(*sizes) != size):
+  if len(sizes) > 1 or (sizes and size and items.parse_size(*sizes) != size):
     raise errors.UserError(
       f'bad config {name!r} of streets: expected DOMAIN[-HxW][-views], with '
       'one size'
     )
-  size = common.parse_size(sizes[0]) if sizes else size or DEFAULT_SIZE
+  size = items.parse_size(sizes[0]) if sizes else size or DEFAULT_SIZE
   parts = [domain, *sizes, *(['views'] if views else [])]
   if not sizes and size != DEFAULT_SIZE:
-    parts.insert(1, common.shape_text(size))
+    parts.insert(1, items.shape_text(size))
   name = '-'.join(parts)
   if name in _CONFIGS:
     return _CONFIGS[name]
@@ -92,7 +90,7 @@ def parse_config(
     domain=domain,
     size=size,
     views=views,
-    description=f'Domain {domain}, {common.shape_text(size)} pixels.',
+    description=f'Domain {domain}, {items.shape_text(size)} pixels.',
   )
 
 
@@ -107,83 +105,42 @@ class Builder(builders.DrivingBuilder):
   RELEASE_NOTES = {'1.0.0': 'First version.'}  # noqa: RUF012 (TFDS' contract)
   BUILDER_CONFIGS = list(_CONFIGS.values())  # noqa: RUF012 (TFDS' contract)
 
-  def schema(self) -> Any:
-    """See base class."""
-    return builders.features(depth=True, views=self.builder_config.views)
+  DEPTH_KIND = 'metric'
+
+  def __init__(self, *, limit: int | None = None, **kwargs: Any):
+    self._limit = limit
+    super().__init__(**kwargs)
 
   @property
-  def storage_size(self) -> tuple[int, int]:
+  def optional_features(self) -> tuple[str, ...]:
     """See base class."""
-    return self.builder_config.size
+    views = items.VIEWS if self.builder_config.views else ()
+    return ('depth', 'intrinsics', 'baseline', *views)
 
-  def plan(
-    self, manual_dir: pathlib.Path | None
-  ) -> Mapping[str, builders.Split]:
+  def request(self) -> dict[str, Any]:
+    """See base class."""
+    size = list(self.builder_config.size)
+    return {'size': size, 'resize': None, 'limit': self._limit}
+
+  def plan(self, manual_dir: pathlib.Path) -> Mapping[str, builders.Split]:
     """See base class."""
     del manual_dir
-    size = self.storage_size
+    source = self.builder_config.domain == SOURCE
+    return {
+      'train' if source else 'train_labelled': self._split(
+        'train', twin='' if source else 'train'
+      ),
+      'validation': self._split('validation'),
+    }
 
-    def split(name: str, *, labelled: bool, stream: Any) -> builders.Split:
-      return builders.Split(
-        count=len(self._indices(name)),
-        labelled=labelled,
-        examples=lambda: ((example, size) for example in stream()),
-      )
+  def make(self) -> shards.Make:
+    """See base class."""
+    return examples.render
 
-    train = lambda: self._render('train')
-    splits = {}
-    if self.builder_config.domain == SOURCE:
-      splits['train'] = split('train', labelled=True, stream=train)
-    else:
-      spool = _Spool()
-      hidden = lambda: _hide(spool.keep(train()), size)
-      splits['train'] = split('train', labelled=False, stream=hidden)
-      splits['train_labelled'] = split(
-        'train', labelled=True, stream=spool.read
-      )
-    splits['validation'] = split(
-      'validation', labelled=True, stream=lambda: self._render('validation')
-    )
-    return splits
-
-  def _indices(self, split: str) -> Sequence[int]:
-    return self.limited(range(COUNTS[split]))
-
-  def _render(self, split: str) -> Iterator[common.Example]:
+  def _split(self, name: str, twin: str = '') -> builders.Split:
     config = self.builder_config
     jobs = [
-      examples.Job(config.domain, split, index, config.size, config.views)
-      for index in self._indices(split)
+      examples.Job(config.domain, name, index, config.size, config.views)
+      for index in range(COUNTS[name])[: self._limit]
     ]
-    return workers.ordered_map(examples.render, jobs, self.options.workers)
-
-
-def _hide(
-  stream: Iterator[common.Example], size: tuple[int, int]
-) -> Iterator[common.Example]:
-  """The examples without a trace of their labels."""
-  hidden = common.label_features(None, size)
-  for example in stream:
-    yield example | hidden
-
-
-class _Spool:
-  """Keeps rendered examples on disk for the split that repeats them."""
-
-  def __init__(self):
-    self._file = tempfile.TemporaryFile()  # noqa: SIM115 (`read` closes it)
-    self._count = 0
-
-  def keep(self, stream: Iterator[common.Example]) -> Iterator[common.Example]:
-    """Yields the examples of `stream` and keeps them."""
-    for example in stream:
-      pickle.dump(example, self._file)
-      self._count += 1
-      yield example
-
-  def read(self) -> Iterator[common.Example]:
-    """Yields what `keep` kept, once, and lets it go."""
-    with self._file:
-      self._file.seek(0)
-      for _ in range(self._count):
-        yield pickle.load(self._file)
+    return builders.Split(jobs, ('label', *self.optional_features), twin)

@@ -27,7 +27,10 @@ Example = dict[str, Any]
 # Name -> what its build command needs besides --data_dir.
 DATASETS = {
   'cityscapes': '--manual_dir=RAW',
+  'frames': '--manual_dir=RAW',
   'gta5': '--manual_dir=RAW',
+  'idd': '--manual_dir=RAW',
+  'synthia': '--manual_dir=RAW',
   'streets': '--config={config}',
 }
 _SPEC = re.compile(r'(?P<name>\w+)(/(?P<config>[\w-]+))?(:(?P<split>.+))?')

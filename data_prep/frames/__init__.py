@@ -1,0 +1,1 @@
+"""Frames of any video, for depth that learns from motion."""

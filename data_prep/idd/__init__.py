@@ -1,0 +1,1 @@
+"""IDD, the India Driving Dataset."""

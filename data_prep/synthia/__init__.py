@@ -1,0 +1,1 @@
+"""SYNTHIA-RAND-CITYSCAPES, rendered frames with the classes of Cityscapes."""

@@ -1,0 +1,1 @@
+"""What `main --mode=benchmark` measures, and the records it leaves."""
