@@ -27,12 +27,10 @@ def load(data: bytes, where: str, name: str) -> np.ndarray:
     errors.UserError: no such file or variable, or one of an absurd size.
   """
   try:
-    shapes = {
-      key: shape for key, shape, _ in scipy.io.whosmat(io.BytesIO(data))
-    }
-    if name in shapes and np.prod(shapes[name], dtype=float) <= (
-      codecs.MAX_PIXELS
-    ):
+    declared = scipy.io.whosmat(io.BytesIO(data))
+    shapes = {key: shape for key, shape, _ in declared}
+    count = math.prod(shapes.get(name, ()))
+    if name in shapes and count <= codecs.MAX_PIXELS:
       return scipy.io.loadmat(io.BytesIO(data), variable_names=[name])[name]
   except NotImplementedError as error:
     raise errors.UserError(
