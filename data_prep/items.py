@@ -147,7 +147,7 @@ def read_label(item: Item, recipe: Recipe, size: Size) -> np.ndarray | None:
     return None
   ids = recipe.read_label(raw.read(item.label), str(item.label))
   if ids.shape != size:
-    scaled = recipe.any_scale and _same_shape(ids.shape, size)
+    scaled = recipe.any_scale and same_shape(ids.shape, size)
     if not (item.forgive or scaled):
       raise errors.UserError(
         f'{item.label} is {shape_text(ids.shape)} but its image {item.image} '
@@ -159,7 +159,7 @@ def read_label(item: Item, recipe: Recipe, size: Size) -> np.ndarray | None:
   return recipe.to_train_id[ids]
 
 
-def _same_shape(a: tuple[int, ...], b: Size) -> bool:
+def same_shape(a: tuple[int, ...], b: Size) -> bool:
   """Whether two (height, width) differ in scale only."""
   return abs(a[0] * b[1] - a[1] * b[0]) <= 0.01 * a[1] * b[0]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep import codecs, items, known_bad, lists, raw
+from data_prep import codecs, items, known_bad, lists, official, raw
 from jaxseg_da import errors
 from jaxseg_da.data import depth as depth_lib
 from jaxseg_da.data import transforms
@@ -44,6 +44,7 @@ class Layout:
     resize: mode of the papers that use the data set.
     union: splits whose union is `all`; see `DrivingBuilder`.
     expected: split -> official number of examples.
+    official: what else is known of the official download.
   """
 
   name: str
@@ -58,6 +59,7 @@ class Layout:
   resize: str = 'pil_bicubic'
   union: tuple[str, ...] = ()
   expected: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  official: official.Official = official.Official()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -134,8 +134,12 @@ class Raw:
     return Entry(path, file, False, status.st_size, status.st_mtime_ns)
 
 
-def read(entry: Entry) -> bytes:
+def read(entry: Entry, count: int = -1) -> bytes:
   """The content of a raw file.
+
+  Args:
+    entry: the file.
+    count: at most so many bytes, from its start; -1 for all.
 
   Raises:
     errors.UserError: it is gone, damaged, encrypted, or a bomb.
@@ -147,10 +151,12 @@ def read(entry: Entry) -> bytes:
     )
   try:
     if not entry.zipped:
-      return pathlib.Path(entry.file).read_bytes()
+      with open(entry.file, 'rb') as file:
+        return file.read(count)
     stamp = os.stat(entry.file).st_mtime_ns
     archive = _archive(entry.file, stamp)
-    return archive.read(_member(archive, entry.path))
+    with archive.open(_member(archive, entry.path)) as member:
+      return member.read(count)
   except OSError as error:
     reason = error.strerror or str(error)
     raise errors.UserError(f'{entry}: {reason}') from error
@@ -223,7 +229,10 @@ def _members(file: str) -> Iterator[tuple[zipfile.ZipInfo, str]]:
 
 
 def _preferred(old: Entry, new: Entry, key: str) -> Entry:
-  if old.zipped != new.zipped and old.size == new.size:
+  """The extracted one of a file that is there twice."""
+  short, long = sorted((old.path, new.path), key=len)
+  same_place = f'/{long}'.endswith(f'/{short}')
+  if old.zipped != new.zipped and old.size == new.size and same_place:
     return new if old.zipped else old
   raise errors.UserError(
     f'{old} and {new} are two files for {key!r}: remove one of them'

@@ -151,9 +151,9 @@ def base_config() -> ConfigDict:
   c.benchmark = ConfigDict()
   c.benchmark.input_only = False  # how fast the host makes batches
   c.benchmark.images = 32  # frames per dataset, held in memory
-  c.benchmark.seconds = 5.0  # at least, of a timed window of the loader
-  c.benchmark.repeats = 3  # windows per stored form
-  c.benchmark.steps = 50  # timed steps per stored form; 0: the loader alone
+  c.benchmark.repeats = 3  # timed windows per stored form
+  c.benchmark.seconds = 5.0  # of a window of the loader alone, at least
+  c.benchmark.steps = 20  # of a window of training; 0: the loader alone
 
   c.report = ConfigDict()
   c.report.images = 4  # validation pictures

@@ -87,7 +87,8 @@ def test_the_record_says_what_ran_where(measured):
   assert set(found['software']) >= {'jaxseg_da', 'git_commit', 'jax', 'argv'}
   assert found['result']['mfu'] is None, 'unknown is null, not left out'
   protocol = found['protocol']
-  assert protocol['timed_steps'] == protocol['warmup_steps'] == STEPS
+  assert protocol['window_steps'] == protocol['warmup_steps'] == STEPS
+  assert protocol['timed_steps'] == STEPS * REPEATS
   assert protocol['repeats'] == REPEATS
 
 
@@ -120,7 +121,7 @@ def test_figures_of_the_step_belong_together(measured):
   for form in found['forms'].values():
     step = form['step']
     for times in (step['step_ms'], device):
-      assert times['n'] == STEPS
+      assert times['n'] == STEPS * REPEATS
       assert 0 < times['p50'] <= times['p90'] <= times['p99'] <= times['max']
     whole, parts = step['step_ms']['mean'], step['breakdown_ms']
     assert 0 <= step['input_wait_share'] <= 1
@@ -161,7 +162,7 @@ def test_the_loader_alone_on_rendered_frames(tmp_path, monkeypatch, capsys):
   assert target['raw_hw'] == [[24, 48]] and target['resized_hw'] == [16, 32]
   assert not target['same_size'] and target['resize'] == 'pil_bicubic'
   out = capsys.readouterr().out
-  assert 'rendered frames (real ones compress differently)' in out
+  assert 'rendered (real ones compress differently)' in out
   assert '24x48 to 16x32' in out
   assert all(label in out for label in frames.FORMS.values())
   assert str(workdir / 'benchmark.jsonl') in out

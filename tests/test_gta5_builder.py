@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 
 import cv2
 import numpy as np
 import pytest
 import scipy.io
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from data_prep import build
+from data_prep.gta5 import gta5_dataset_builder
 from jaxseg_da import labels
 from jaxseg_da.data import sources, transforms
 from tests import trees
@@ -293,3 +296,17 @@ def test_metadata_says_which_features_are_real(tmp_path):
   assert found['split_features'] == {'unsplit': ['label']}
   assert found['labelled'] == {'unsplit': True}
   assert found['image_size'] == [32, 64]
+
+
+def test_the_builder_is_an_ordinary_one_of_tfds(tmp_path):
+  pairs = trees.write_gta5(tmp_path / 'raw', 2)
+  builder = gta5_dataset_builder.Builder(data_dir=tmp_path)
+  config = tfds.download.DownloadConfig(manual_dir=tmp_path / 'raw')
+  builder.download_and_prepare(
+    download_dir=tmp_path / 'download', download_config=config
+  )
+  assert_equals(sources.open_dataset('gta5', tmp_path), pairs)
+  again = tfds.builder_from_directory(builder.data_dir)
+  assert again.info.splits['unsplit'].num_examples == 2
+  assert again.as_data_source('unsplit')[0]['image'].shape == (32, 64, 3)
+  assert 'tensorflow' not in sys.modules

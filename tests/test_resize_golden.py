@@ -6,15 +6,16 @@ library that resizes otherwise changes published results and fails here.
 
 from __future__ import annotations
 
-import importlib
 import itertools
+import json
 import pathlib
 
 import numpy as np
 import pytest
 
+import data_prep
 from configs import source_only
-from data_prep import builders
+from data_prep import build, layouts
 from jaxseg_da.data import transforms
 
 GOLDEN = pathlib.Path(__file__).parent / 'fixtures/resize/golden.npz'
@@ -133,14 +134,23 @@ def test_nothing_stored_is_left_unchecked(golden):
   assert set(golden) == {f'{mode}_{way}' for mode, way in CASES}
 
 
-@pytest.mark.parametrize('name', ['gta5', 'synthia', 'cityscapes', 'idd'])
-def test_builders_record_the_mode_of_the_papers(name, tmp_path):
-  """AdaptSegNet and ADVENT: Pillow's bicubic, for all of them."""
-  path = f'data_prep.{name}.{name}_dataset_builder'
-  builder = importlib.import_module(path).Builder(
-    data_dir=tmp_path, options=builders.Options(size=(16, 32))
+@pytest.mark.parametrize(
+  ('name', 'mode'),
+  [
+    ('gta5', 'pil_bicubic'),  # AdaptSegNet, ADVENT
+    ('synthia', 'pil_bicubic'),
+    ('cityscapes', 'pil_bicubic'),
+    ('idd', 'cv_area'),  # CCDA
+  ],
+)
+def test_builds_record_the_mode_of_the_papers(name, mode, tmp_path):
+  raw = pathlib.Path(data_prep.__file__).parent / name / 'dummy_data'
+  options = layouts.Options(size=(16, 32))
+  folder, _ = build.build(
+    name, tmp_path, manual_dir=raw, options=options, num_workers=1
   )
-  assert builder.request()['resize'] == 'pil_bicubic'
+  recorded = json.loads((folder / 'metadata.json').read_text())
+  assert recorded['resize'] == mode
 
 
 @pytest.mark.parametrize(

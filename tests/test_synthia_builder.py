@@ -88,7 +88,6 @@ def test_exported_scenes_pixel_for_pixel(tmp_path, zipped, size):
     image, label = scene['image'], scene['label']
     depth = np.rint(scene['depth'] * 100)
     depth = np.where(scene['depth'] > 0, depth.clip(1, 65535), 65535)
-    # SYNTHIA has these classes, so that nothing is lost on the way.
     if size:
       image = transforms.resize(image, size, 'pil_bicubic')
       label = transforms.nearest(label, size)
@@ -253,7 +252,7 @@ def damages():
     ),
     '8-bit depth': (replaced('Depth/Depth', eight), [name, 'needs 16 bits']),
     'two label files': (
-      lambda raw: shutil.copytree(raw / 'GT', raw / 'again/GT'),
+      replaced('again/GT/LABELS', other),
       [f'again/{label}', f'raw/{label}', 'remove one of them'],
     ),
   }

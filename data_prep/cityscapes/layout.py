@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from data_prep import items, layouts, raw
 from jaxseg_da import errors, labels
@@ -131,9 +132,9 @@ def read_camera(data: bytes, where: str) -> items.Camera:
   return items.Camera((fx, fy, cx, cy), baseline)
 
 
-def _number(camera: object, where: str, group: str, key: str) -> float:
+def _number(camera: Any, where: str, group: str, key: str) -> float:
   try:
-    number = float(camera[group][key])  # type: ignore[index]
+    number = float(camera[group][key])
   except (TypeError, LookupError, ValueError, OverflowError):
     number = math.nan
   if not math.isfinite(number):

@@ -35,9 +35,7 @@ def find(data: raw.Raw) -> layouts.Splits:
   sequences: dict[str, list[str]] = {}
   for name in sorted(images, key=_natural):
     sequences.setdefault(_folder(name), []).append(name)
-  cameras = data.find(
-    r'intrinsics\.txt', lambda match: _folder(match.string)
-  )
+  cameras = data.find(r'intrinsics\.txt', lambda match: _folder(match.string))
   members = []
   for folder, names in sequences.items():
     if len(names) < 3:
@@ -45,9 +43,7 @@ def find(data: raw.Raw) -> layouts.Splits:
     camera = _nearest(data, folder, cameras)
     for before, name, after in zip(names, names[1:], names[2:], strict=False):
       views = {'image_prev': images[before], 'image_next': images[after]}
-      members.append(
-        items.Item(name, images[name], views=views, camera=camera)
-      )
+      members.append(items.Item(name, images[name], views=views, camera=camera))
   if not members:
     raise errors.UserError(_too_few(data, sequences))
   return {'train': members}
@@ -98,18 +94,12 @@ def read_camera(data: bytes, where: str) -> items.Camera:
     errors.UserError: something else, or no numbers of pixels.
   """
   try:
-    lines = data.decode('utf-8-sig').split('\n')
-    rows = [[float(word) for word in line.split()] for line in lines]
-    rows = [row for row in rows if row]
-    fx, fy, cx, cy = rows[0] if len(rows) == 1 else _entries(rows)
-    valid = all(map(math.isfinite, (fx, fy, cx, cy)))
-  except ValueError:
-    valid = False
-  if not valid:
+    fx, fy, cx, cy = _numbers(data.decode('utf-8-sig'))
+  except ValueError as error:
     raise errors.UserError(
       f'{where} is no camera: expected {_FORM}, or the matrix '
       "'fx 0 cx', '0 fy cy', '0 0 1' on three lines"
-    )
+    ) from error
   if min(fx, fy) < _FEWEST_PIXELS:
     raise errors.UserError(
       f'{where} has the focal lengths {fx:g} and {fy:g}, which are no pixels: '
@@ -118,11 +108,18 @@ def read_camera(data: bytes, where: str) -> items.Camera:
   return items.Camera((fx, fy, cx, cy))
 
 
-def _entries(rows: list[list[float]]) -> tuple[float, float, float, float]:
-  """fx, fy, cx, cy of a 3x3 matrix; `ValueError` for any other."""
-  (fx, _, cx), (_, fy, cy), _ = rows
-  if rows != [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]:
-    raise ValueError
+def _numbers(text: str) -> tuple[float, float, float, float]:
+  """fx, fy, cx, cy of a camera's text; `ValueError` for any other."""
+  lines = [line.split() for line in text.splitlines()]
+  rows = [[float(word) for word in line] for line in lines if line]
+  if len(rows) == 1:
+    fx, fy, cx, cy = rows[0]
+  else:
+    (fx, _, cx), (_, fy, cy), _ = rows
+    if rows != [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]:
+      raise ValueError('no matrix of a camera without skew')
+  if not all(map(math.isfinite, (fx, fy, cx, cy))) or min(fx, fy) <= 0:
+    raise ValueError('no camera has such numbers')
   return fx, fy, cx, cy
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep import items, layouts, matlab, raw
+from data_prep import items, layouts, matlab, official, raw
 from jaxseg_da import errors, labels
 
 # The authors' lists in split.mat -> our names.
@@ -72,4 +72,10 @@ LAYOUT = layouts.Layout(
     'validation': 6382,
     'test': 6181,
   },
+  official=official.Official(
+    title='GTA5',
+    ids=range(1, 24967),
+    sizes=((1052, 1914),),
+    label_key=r'labels/(\d{5})\.png',
+  ),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep import items, layouts, raw
+from data_prep import items, layouts, official, raw
 from data_prep.idd import polygons
 from jaxseg_da import labels
 
@@ -56,6 +56,12 @@ LAYOUT = layouts.Layout(
   labelled=('validation',),
   any_scale=True,
   resize='cv_area',  # CCDA
-  # Of part I. Part II has about as many again, how many exactly is not known.
-  expected={'train': 6993, 'validation': 981, 'test': 2029},
+  # Of part I, the test split with 2029 left out: part II has about as many of
+  # each again, how many exactly is not known, but no fewer of these two.
+  expected={'train': 6993, 'validation': 981},
+  official=official.Official(
+    title='IDD',
+    label_key=r'gtFine/(?:train|val)/([^/]+/[^/]+)_gtFine_polygons\.json',
+    label_size=polygons.image_size,
+  ),
 )

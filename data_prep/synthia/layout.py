@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep import items, layouts, raw
+from data_prep import items, layouts, official, raw
 from data_prep.synthia import ids
 from jaxseg_da import labels
 
@@ -63,4 +63,12 @@ LAYOUT = layouts.Layout(
   depth_key=r'(\d{7})\.(?:png|mat)',
   resize='pil_bicubic',  # AdaptSegNet, ADVENT, DACS
   expected={'train': 9400},
+  official=official.Official(
+    title='SYNTHIA',
+    ids=range(9400),
+    sizes=((760, 1280),),
+    label_key=r'GT/LABELS/(\d{7})\.png',
+    label_bits=16,
+    reference='SYNTHIA',
+  ),
 )

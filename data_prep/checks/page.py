@@ -1,0 +1,2 @@
+def check_target(*a): pass
+def write(*a): pass
