@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 from collections.abc import Iterator
@@ -101,12 +102,11 @@ def _printable(path: str) -> str:
 
 def ranges(numbers: list[int]) -> Iterator[str]:
   """Ascending numbers as '7' and '2154-2158'."""
-  start = None
-  for number, after in zip(numbers, [*numbers[1:], None], strict=True):
-    start = number if start is None else start
-    if after != number + 1:
-      yield f'{start}-{number}' if start < number else f'{number}'
-      start = None
+  # Within a run, a number and its position differ by the same amount.
+  runs = itertools.groupby(enumerate(numbers), lambda pair: pair[1] - pair[0])
+  for _, run in runs:
+    first, *_, last = [number for _, number in run] * 2
+    yield f'{first}-{last}' if first < last else f'{first}'
 
 
 def pairs(members: list[items.Item]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
+import re
 from collections.abc import Sequence
 
 from data_prep import items, known_bad, layouts
@@ -16,6 +18,7 @@ NONE = '–'
 _FEW_RANGES = 5
 _FEW_SIZES = 4
 _FEW_PATHS = 2
+_FEW_KINDS = 6
 
 
 def title(layout: layouts.Layout) -> str:
@@ -26,6 +29,11 @@ def title(layout: layouts.Layout) -> str:
 def number(value: int | None) -> str:
   """'24 941' of 24941; a dash of None."""
   return NONE if value is None else f'{value:,}'.replace(',', ' ')
+
+
+def percent(value: float) -> str:
+  """A class share; a dash of 0."""
+  return f'{value:.2f}' if value else NONE
 
 
 def some(texts: Sequence[str], few: int) -> str:
@@ -75,7 +83,7 @@ def notes(found: findings_lib.Findings) -> list[tuple[str, str]]:
   several = (
     ('sizes', some(sizes, _FEW_SIZES)),
     ('not there', some(_absent(found), 4)),
-    ('missing ids', some([*survey.ranges(seen.missing)], _FEW_RANGES)),
+    ('missing ids', _missing(found)),
     ('foreign ids', some(seen.foreign, _FEW_RANGES)),
     ('labels without image', some(seen.orphans, _FEW_PATHS)),
     ('size mismatch', some([*found.mismatches.values()], 1)),
@@ -83,9 +91,17 @@ def notes(found: findings_lib.Findings) -> list[tuple[str, str]]:
     ('known bad', '; '.join(_known_bad(seen.known_bad))),
     ('one class only', _one_class(found)),
     ('unread archives', some(seen.archives, _FEW_PATHS)),
-    ('unused files', some(seen.unused, _FEW_PATHS)),
+    ('unused files', some(_kinds(seen.unused), _FEW_KINDS)),
   )
   return [(key, text) for key, text in several if text]
+
+
+def _missing(found: findings_lib.Findings) -> str:
+  missing = found.survey.missing
+  if not (missing and found.official):
+    return ''
+  ranges = some([*survey.ranges(missing)], _FEW_RANGES)
+  return f'{number(len(missing))}: {ranges}'
 
 
 def _absent(found: findings_lib.Findings) -> list[str]:
@@ -93,6 +109,17 @@ def _absent(found: findings_lib.Findings) -> list[str]:
   if found.layout.official.ids:
     return []
   return [s for s in found.layout.expected if s not in found.survey.splits]
+
+
+def _kinds(paths: Sequence[str]) -> list[str]:
+  """Kinds of files, rare ones first: what is strange is rare."""
+  kinds = collections.Counter(
+    re.sub(r'.*\d\d', '*', path.rpartition('/')[2]) for path in paths
+  )
+  return [
+    kind if count == 1 else f'{kind} ({number(count)})'
+    for kind, count in reversed(kinds.most_common())
+  ]
 
 
 def _known_bad(reasons: dict[str, str]) -> list[str]:
@@ -120,7 +147,7 @@ def report(found: findings_lib.Findings) -> list[str]:
     return lines
   name, _ = shares.reference(found.layout)
   rows = [
-    [label, f'{here:.2f}', f'{usual:.2f}' if usual else NONE]
+    [label, percent(here), percent(usual)]
     for label, here, usual in classes(found)
   ]
   lines += ['', class_note(found)]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from data_prep import items, layouts, raw
+from data_prep import items, layouts, official, raw
 from jaxseg_da import errors, labels
 
 # The official folders -> our splits.
@@ -161,4 +161,11 @@ LAYOUT = layouts.Layout(
     'test': 1525,
     'train_extra': 19998,
   },
+  official=official.Official(
+    title='Cityscapes',
+    sizes=((1024, 2048),),
+    # The archive of coarse labels has many whose images are in another one.
+    label_key=rf'gtFine/(?:train|val)/[^/]+/{_ID}_gtFine_labelIds\.png',
+    reference='Cityscapes train',
+  ),
 )
