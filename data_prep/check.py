@@ -11,35 +11,28 @@ import importlib
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
 
-from data_prep import build, layouts
+from data_prep import flags, layouts, prepare
 from data_prep.checks import findings, page, verdicts, words
 from jaxseg_da import errors
 
 _SAMPLE = 200
 
 
-class _Parser(argparse.ArgumentParser):
-  def error(self, message: str) -> Any:
-    raise errors.UserError(message)
-
-
 def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(
+  parser = flags.Parser(
     prog='data_prep.check',
     description='Looks at raw data and says what is wrong with it.',
     allow_abbrev=False,
   )
   add = parser.add_argument
-  add('name', metavar='NAME', help=', '.join(build.RAW_NAMES))
+  add('name', metavar='NAME', help=', '.join(prepare.RAW_NAMES))
   add('--manual_dir', required=True, metavar='RAW', help='the raw data')
   add('--html', metavar='FILE', help='also write a page with pictures')
   add(
     '--sample',
-    default=str(_SAMPLE),
     metavar='N',
-    help='frames to read and decode (default: %(default)s)',
+    help=f'frames to read and decode (default: {_SAMPLE})',
   )
   add(
     '--all',
@@ -63,10 +56,9 @@ def run(argv: Sequence[str]) -> verdicts.Verdict:
     errors.UserError: wrong usage, or the page cannot be written.
   """
   args = _parser().parse_args(argv)
-  if args.name not in build.RAW_NAMES:
-    raise errors.unknown('data set', args.name, build.RAW_NAMES)
-  if not (args.sample.isascii() and args.sample.isdigit() and int(args.sample)):
-    raise errors.UserError(f'--sample={args.sample}: expected a positive number')
+  if args.name not in prepare.RAW_NAMES:
+    raise errors.unknown('data set', args.name, prepare.RAW_NAMES)
+  count = flags.positive('--sample', args.sample)
   root = pathlib.Path(args.manual_dir).expanduser()
   if not root.is_dir():
     raise errors.UserError(f'--manual_dir={root} is no folder')
@@ -79,7 +71,7 @@ def run(argv: Sequence[str]) -> verdicts.Verdict:
     found = findings.gather(
       layout,
       root,
-      count=int(args.sample),
+      count=count or _SAMPLE,
       measure_all=args.all,
       official=args.expect == 'official',
       progress=sys.stdout,

@@ -59,7 +59,9 @@ class Layout:
   resize: str = 'pil_bicubic'
   union: tuple[str, ...] = ()
   expected: Mapping[str, int] = dataclasses.field(default_factory=dict)
-  official: official.Official = official.Official()
+  official: official.Official = dataclasses.field(
+    default_factory=official.Official
+  )
 
 
 @dataclasses.dataclass(frozen=True)

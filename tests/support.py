@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from data_prep import build, layouts
+from data_prep import layouts, prepare
 from jaxseg_da import writers
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -49,7 +49,7 @@ def data_dir() -> pathlib.Path:
 def build_streets(root: pathlib.Path, config: str, limit: int) -> None:
   """Prepares `limit` images per split of a street domain."""
   options = layouts.Options(limit=limit)
-  build.build('streets', root, config=config, options=options, num_workers=1)
+  prepare.build('streets', root, config=config, options=options, num_workers=1)
 
 
 def flags(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import build
+from data_prep import prepare
 from jaxseg_da import errors
 from jaxseg_da.data import pipeline, sources, transforms
 from tests import trees
@@ -301,7 +301,7 @@ def test_a_corrupt_record_stops_training_with_its_name():
 
 def test_prepared_data_arrives_unchanged(tmp_path):
   pairs = trees.write_gta5(tmp_path / 'raw', 3)
-  build.build('gta5', tmp_path, manual_dir=tmp_path / 'raw', num_workers=1)
+  prepare.build('gta5', tmp_path, manual_dir=tmp_path / 'raw', num_workers=1)
   source = sources.open_dataset('gta5', tmp_path)
   (batch,) = evaluate(source, 4)
   for index, (image, _) in enumerate(pairs):

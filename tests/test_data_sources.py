@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep import build, codecs, layouts
+from data_prep import codecs, layouts, prepare
 from jaxseg_da import errors, labels
 from jaxseg_da.data import sources
 from tests import trees
@@ -23,7 +23,7 @@ COUNT = 5
 def prepared(tmp_path_factory):
   root = tmp_path_factory.mktemp('gta5')
   pairs = trees.write_gta5(root / 'raw', COUNT)
-  build.build('gta5', root / 'out', manual_dir=root / 'raw', num_workers=1)
+  prepare.build('gta5', root / 'out', manual_dir=root / 'raw', num_workers=1)
   return root / 'out', pairs
 
 
@@ -151,11 +151,11 @@ def test_the_newest_version_is_read(copy):
 def test_sizes_come_from_the_metadata_or_from_the_headers(tmp_path):
   sizes = ((32, 64), (16, 24))
   trees.write_gta5(tmp_path / 'raw', 3, sizes)
-  build.build('gta5', tmp_path, manual_dir=tmp_path / 'raw', num_workers=1)
+  prepare.build('gta5', tmp_path, manual_dir=tmp_path / 'raw', num_workers=1)
   source = sources.open_dataset('gta5', tmp_path)
   assert source.metadata['image_size'] is None
   assert source.sizes() == [sizes[0], sizes[1], sizes[0]]
-  build.build(
+  prepare.build(
     'gta5',
     tmp_path / 'b',
     manual_dir=tmp_path / 'raw',

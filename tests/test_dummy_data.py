@@ -14,7 +14,7 @@ import shlex
 import numpy as np
 import pytest
 
-from data_prep import build, codecs
+from data_prep import build, codecs, prepare
 from data_prep.streets import export
 from jaxseg_da.data import sources
 
@@ -39,7 +39,7 @@ def content(path):
 
 
 def test_names():
-  assert {'gta5', 'idd', 'synthia'} <= {*NAMES} <= {*build.RAW_NAMES}
+  assert {'gta5', 'idd', 'synthia'} <= {*NAMES} <= {*prepare.RAW_NAMES}
 
 
 @pytest.mark.parametrize('name', NAMES)

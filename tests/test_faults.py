@@ -12,7 +12,6 @@ import time
 import numpy as np
 import pytest
 
-from data_prep import build
 from jaxseg_da import (
   checkpoint,
   parallel,

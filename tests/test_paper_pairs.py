@@ -16,7 +16,7 @@ import pytest
 
 from configs import dacs as dacs_config
 from configs import source_only as source_config
-from data_prep import build
+from data_prep import prepare
 from data_prep.streets import export
 from jaxseg_da import checkpoint, checks, metrics, models, optim, resolve, train
 from jaxseg_da import config as config_lib
@@ -136,7 +136,7 @@ def folder(tmp_path_factory):
   export.export_idd(raw / 'idd', 2, 2, NATIVE, **hidden)
   for name in ('gta5', 'synthia', 'cityscapes', 'idd'):
     raw = root / 'raw' / name
-    build.build(name, root / 'data', manual_dir=raw, num_workers=1)
+    prepare.build(name, root / 'data', manual_dir=raw, num_workers=1)
   return root
 
 

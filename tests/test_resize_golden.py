@@ -15,7 +15,7 @@ import pytest
 
 import data_prep
 from configs import source_only
-from data_prep import build, layouts
+from data_prep import layouts, prepare
 from jaxseg_da.data import transforms
 
 GOLDEN = pathlib.Path(__file__).parent / 'fixtures/resize/golden.npz'
@@ -146,7 +146,7 @@ def test_nothing_stored_is_left_unchecked(golden):
 def test_builds_record_the_mode_of_the_papers(name, mode, tmp_path):
   raw = pathlib.Path(data_prep.__file__).parent / name / 'dummy_data'
   options = layouts.Options(size=(16, 32))
-  folder, _ = build.build(
+  folder, _ = prepare.build(
     name, tmp_path, manual_dir=raw, options=options, num_workers=1
   )
   recorded = json.loads((folder / 'metadata.json').read_text())

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from data_prep import build, layouts, shards, streets
+from data_prep import layouts, prepare, shards, streets
 from data_prep.streets import examples, streets_dataset_builder, world
 from jaxseg_da import errors
 from jaxseg_da.data import depth as depth_lib
@@ -23,9 +23,9 @@ LIMIT = shards.EXAMPLES + 6  # Two shards, so that worker processes are used.
 def data_dir(tmp_path_factory):
   root = tmp_path_factory.mktemp('streets')
   options = layouts.Options(size=SIZE, limit=LIMIT)
-  build.build('streets', root, config='city', options=options)
+  prepare.build('streets', root, config='city', options=options)
   options = layouts.Options(limit=3)
-  build.build('streets', root, config='gta-32x64-views', options=options)
+  prepare.build('streets', root, config='gta-32x64-views', options=options)
   return root
 
 
@@ -108,7 +108,7 @@ def test_splits_and_limits(data_dir):
 
 
 def test_building_again_does_nothing_and_building_else_is_refused(data_dir):
-  again = lambda **kw: build.build(
+  again = lambda **kw: prepare.build(
     'streets', data_dir, config='city-32x64', options=layouts.Options(**kw)
   )
   target, fresh = again(limit=LIMIT)

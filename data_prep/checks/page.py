@@ -148,7 +148,8 @@ def _frames(found: findings_lib.Findings) -> str:
   if not found.sample.labels:
     legend = ''
   return (
-    f'<section><h2>Frames</h2><ul class="legend">{legend}</ul>{shown}</section>\n'
+    f'<section><h2>Frames</h2><ul class="legend">{legend}</ul>{shown}'
+    '</section>\n'
   )
 
 

@@ -39,8 +39,9 @@ _SCHEMES = {
   ),
   'ids of IDD': (labels.IDD_ID_TO_TRAIN_ID, {row.id for row in labels.IDD}),
 }
-# Another reading of the labels has to fit so much better to be believed.
-_MARGIN = 0.3
+# Another reading of the labels has to fit so well, and so much better than the
+# own one if that is possible, to be believed.
+_FITS, _BETTER = 0.5, 0.2
 
 
 class Shares(NamedTuple):
@@ -88,14 +89,14 @@ def better_scheme(layout: layouts.Layout, counts: np.ndarray) -> str:
   """
   _, usual = reference(layout)
   values = {*np.flatnonzero(counts).tolist()}
-  fits = {
-    _distance(shares(counts, table), usual): name
-    for name, (table, known) in _SCHEMES.items()
-    if values <= known
-  }
-  own = _distance(shares(counts, layout.to_train_id), usual)
-  best = min(fits, default=own)
-  return fits[best] if best + _MARGIN < own else ''
+  own, fits = _distance(shares(counts, layout.to_train_id), usual), {}
+  for name, (table, known) in _SCHEMES.items():
+    if values <= known:
+      fits[_distance(shares(counts, table), usual)] = name
+    elif np.array_equal(table, layout.to_train_id):
+      own = np.inf
+  best = min(fits, default=np.inf)
+  return fits[best] if best < min(_FITS, own - _BETTER) else ''
 
 
 def _distance(found: Shares, usual: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_prep import codecs, items, layouts
 from data_prep.checks import sample
-from jaxseg_da import labels, visual
+from jaxseg_da import visual
 from jaxseg_da.data import transforms
 
 _HEIGHT = 240  # pixels

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_prep import codecs, items, layouts, raw, workers
 from jaxseg_da import errors
@@ -45,36 +45,46 @@ def measure(
   scaled, mismatches, broken = 0, {}, {}
   measure_one = functools.partial(_measure_one, layout)
   for item, found in in_order(measure_one, frames, progress):
-    for entry, size in found.items():
-      if isinstance(size, str):
-        broken[entry] = size
-    image, label = found[str(item.image)], found.get(str(item.label))
-    if isinstance(image, str):
+    broken |= found.broken
+    if found.image is None:
       continue
-    images[image] += 1
-    if label is None or isinstance(label, str) or label == image:
+    images[found.image] += 1
+    if found.label is None or found.label == found.image:
       continue
-    if layout.any_scale and items.same_shape(label, image):
+    if layout.any_scale and items.same_shape(found.label, found.image):
       scaled += 1
     else:
-      mismatches[str(item.label)] = mismatch(item.label, label, item, image)
+      mismatches[str(item.label)] = mismatch(
+        item.label, found.label, item, found.image
+      )
   return Sizes(len(frames), images, scaled, mismatches, broken)
 
 
-def _measure_one(
-  layout: layouts.Layout, item: items.Item
-) -> dict[str, items.Size | str]:
-  """Path -> its size, or why it has none: of an image and its label."""
-  files = [(item.image, codecs.image_size)]
-  if item.label:
-    files.append((item.label, layout.official.label_size))
-  found: dict[str, items.Size | str] = {}
-  for entry, size_of in files:
+class _Measured(NamedTuple):
+  """Sizes of an image and its label; None for what is broken or not there."""
+
+  image: items.Size | None
+  label: items.Size | None
+  broken: dict[str, str]
+
+
+def _measure_one(layout: layouts.Layout, item: items.Item) -> _Measured:
+  broken: dict[str, str] = {}
+
+  def size(
+    entry: raw.Entry | None, size_of: Callable[[bytes, str], items.Size]
+  ) -> items.Size | None:
+    if entry is None:
+      return None
     try:
-      found[str(entry)] = _size(entry, size_of)
+      return _size(entry, size_of)
     except errors.UserError as error:
-      found[str(entry)] = str(error)
-  return found
+      broken[str(entry)] = str(error)
+      return None
+
+  image = size(item.image, codecs.image_size)
+  label = size(item.label, layout.official.label_size)
+  return _Measured(image, label, broken)
 
 
 def _size(

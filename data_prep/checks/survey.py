@@ -18,7 +18,8 @@ class Survey:
 
   Attributes:
     splits: split -> items, none of them empty.
-    missing: official numbers of which the image or the label is not there.
+    missing: official numbers of which the image or the label is not there, but
+      for those that are known to be bad.
     foreign: image ids that are no official number.
     orphans: paths of labels without image.
     unused: paths of files that no build reads.
@@ -60,10 +61,11 @@ def survey(layout: layouts.Layout, root: str | os.PathLike[str]) -> Survey:
   known = {file.path for item in members for file in item.files()} | {*orphans}
   bad = known_bad.rules(layout.name).ids
   numbers = layout.official.ids
-  paired = {int(item.image_id) for item in members if numbers and item.label}
+  settled = {int(i.image_id) for i in members if numbers and i.label}
+  settled |= {int(name) for name in bad if numbers}
   return Survey(
     splits=splits,
-    missing=[number for number in numbers if number not in paired],
+    missing=[number for number in numbers if number not in settled],
     foreign=[i for i in sorted(images) if numbers and int(i) not in numbers],
     orphans=[_printable(path) for path in orphans],
     unused=[_printable(p) for p in data if p not in known],

@@ -13,15 +13,14 @@ from typing import NamedTuple
 from data_prep import items
 from data_prep.checks import findings as findings_lib
 from data_prep.checks import shares, survey, words
-from jaxseg_da import labels
 
 # Percent. Nothing official ignores so many pixels of its labels, not even the
 # coarse ones.
 _MOST_IGNORED = 90
-# A class of this share cannot vanish, one that grew to it cannot have been rare.
-_COMMON = 10
-_VANISHED = 1 / 20
-_GROWN_TO, _GROWN_BY = 15, 10
+# Percent: a class that is so common cannot shrink to a twentieth, nor can one
+# grow to so much that usually has a tenth of it.
+_COMMON, _SHRUNK = 10, 1 / 20
+_GROWN_TO, _GROWN = 15, 10
 # Label files that tools generate beside, or instead of, the original ones.
 _GENERATED = re.compile(r'(.*)_label(?!Ids)\w*Ids\.png')
 
@@ -106,8 +105,8 @@ def _swapped(found: findings_lib.Findings) -> str:
   odd = [
     f'{here:.1f} % {name} where {usual:.1f} % is usual'
     for name, here, usual in words.classes(found)
-    if (usual >= _COMMON and here < _VANISHED * usual)
-    or (here >= _GROWN_TO and here > _GROWN_BY * usual)
+    if (usual >= _COMMON and here < _SHRUNK * usual)
+    or (here >= _GROWN_TO and here > _GROWN * usual)
   ]
   if not odd:
     return ''
@@ -118,7 +117,7 @@ def _unreadable(found: findings_lib.Findings) -> str:
   texts = [*found.broken.values()]
   if not texts:
     return ''
-  more = f' ({words.number(len(texts))} files)' if len(texts) > 1 else ''
+  more = f' ({words.number(len(texts))} such files)' if len(texts) > 1 else ''
   return texts[0] + more
 
 
@@ -136,15 +135,16 @@ def _no_labels(found: findings_lib.Findings) -> str:
     expected = members[0].label_name
     if survey.pairs(members) or not expected:
       continue
-    count = f'{words.number(len(members))} images of {split}'
+    count = f'{words.many(len(members), "image")} of {split}'
     made = _generated(found, members)
     if made:
       return (
-        f'{count} have no label but files like {made}, made by a tool: a build '
-        f'takes the original ones, expected {expected}'
+        f'{count} without label but with files like {made}, made by a tool: a '
+        f'build takes the original ones, expected {expected}'
       )
     if split in found.layout.labelled:
-      return f'only images: {count} and no label, expected {expected}'
+      text = f'only images: {count}, no label; expected {expected}'
+      return text + _packed(found)
   return ''
 
 
@@ -163,31 +163,46 @@ def _generated(
 
 def _gaps(found: findings_lib.Findings) -> str:
   """'24 941 of 24 966 pairs; first missing id 2154'."""
-  seen = found.survey
+  seen, foreign = found.survey, {*found.survey.foreign}
   if not (seen.missing and found.official):
     return ''
-  total = len(found.layout.official.ids)
-  images = sum(map(len, seen.splits.values())) - len(seen.foreign)
+  members = [
+    item
+    for each in seen.splits.values()
+    for item in each
+    if item.image_id not in foreign
+  ]
+  pairs = survey.pairs(members)
   halves = [
-    f'{words.number(count)} {what}'
+    words.many(count, what)
     for count, what in (
-      (images - total + len(seen.missing), 'images have no label'),
-      (len(seen.orphans), 'labels have no image'),
+      (len(members) - pairs, 'image'),
+      (len(seen.orphans), 'label'),
     )
     if count
   ]
+  total = len(found.layout.official.ids)
   return (
-    f'{words.number(total - len(seen.missing))} of {words.number(total)} pairs;'
-    f' first missing id {seen.missing[0]}'
-    + (f' ({", ".join(halves)})' if halves else '')
+    f'{words.number(pairs)} of {words.number(total)} pairs; first missing id '
+    f'{seen.missing[0]}'
+    + (f' ({" and ".join(halves)} alone)' if halves else '')
+    + _packed(found)
   )
+
+
+def _packed(found: findings_lib.Findings) -> str:
+  """The end of a sentence about missing files, if an archive may hold them."""
+  files = found.survey.archives
+  if not files:
+    return ''
+  return f'; {files[0]} cannot be read in place: extract it there'
 
 
 def _orphans(found: findings_lib.Findings) -> str:
   files = found.survey.orphans
   if not files:
     return ''
-  return f'{words.number(len(files))} labels have no image, first {files[0]}'
+  return f'{words.many(len(files), "label")} without image, first {files[0]}'
 
 
 def _refused(found: findings_lib.Findings) -> str:
@@ -195,15 +210,16 @@ def _refused(found: findings_lib.Findings) -> str:
 
 
 def _incomplete(found: findings_lib.Findings) -> str:
-  if not found.official:
+  """'2 900 of 2 975 images in train'; numbered images have `_gaps`."""
+  if not found.official or found.layout.official.ids:
     return ''
-  short = [
+  short = ', '.join(
     f'{words.number(len(members))} of {words.number(expected)} images in '
     f'{split}'
     for split, members in found.survey.splits.items()
     if len(members) < (expected := found.layout.expected.get(split, 0))
-  ]
-  return ', '.join(short)
+  )
+  return short and short + _packed(found)
 
 
 def _foreign(found: findings_lib.Findings) -> str:
@@ -211,7 +227,7 @@ def _foreign(found: findings_lib.Findings) -> str:
   if not (ids and found.official):
     return ''
   return (
-    f'{words.number(len(ids))} images that {words.title(found.layout)} does '
+    f'{words.many(len(ids), "image")} that {words.title(found.layout)} does '
     f'not have, first {ids[0]}: its ids are {official[0]} to {official[-1]}'
   )
 
@@ -223,9 +239,7 @@ def _resized(found: findings_lib.Findings) -> str:
     return ''
   (size, _), *_ = images.most_common(1)
   expected = ' or '.join(map(items.shape_text, usual))
-  return (
-    f'images are {items.shape_text(size)}, not {expected}: a resized copy'
-  )
+  return f'images are {items.shape_text(size)}, not {expected}: a resized copy'
 
 
 def _summary(found: findings_lib.Findings) -> str:
@@ -234,7 +248,7 @@ def _summary(found: findings_lib.Findings) -> str:
   parts = []
   for split, members in splits.items():
     labelled = survey.pairs(members)
-    text = f'{words.number(len(members))} {"pairs" if labelled else "images"}'
+    text = words.many(len(members), 'pair' if labelled else 'image')
     if len(splits) > 1:
       text += f' in {split}'
     if not labelled:

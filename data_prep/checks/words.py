@@ -31,6 +31,11 @@ def number(value: int | None) -> str:
   return NONE if value is None else f'{value:,}'.replace(',', ' ')
 
 
+def many(count: int, what: str) -> str:
+  """'1 label', '25 labels'."""
+  return f'{number(count)} {what}{"" if count == 1 else "s"}'
+
+
 def percent(value: float) -> str:
   """A class share; a dash of 0."""
   return f'{value:.2f}' if value else NONE
@@ -66,8 +71,9 @@ def classes(found: findings_lib.Findings) -> list[tuple[str, float, float]]:
 def class_note(found: findings_lib.Findings) -> str:
   """What the class shares are of."""
   return (
-    f'Percent of the pixels of the 19 classes in {number(found.sample.labels)} '
-    f'labels; {found.shares.ignored:.1f} % of all pixels are ignored.'
+    'Percent of the pixels of the 19 classes in '
+    f'{many(found.sample.labels, "label")}; {found.shares.ignored:.1f} % of '
+    'all pixels are ignored.'
   )
 
 
@@ -79,7 +85,7 @@ def notes(found: findings_lib.Findings) -> list[tuple[str, str]]:
     for size, count in measured.images.most_common()
   ]
   if found.sizes.scaled:
-    sizes.append(f'{number(measured.scaled)} labels of another scale')
+    sizes.append(f'{many(measured.scaled, "label")} of another scale')
   several = (
     ('sizes', some(sizes, _FEW_SIZES)),
     ('not there', some(_absent(found), 4)),
@@ -91,7 +97,7 @@ def notes(found: findings_lib.Findings) -> list[tuple[str, str]]:
     ('known bad', '; '.join(_known_bad(seen.known_bad))),
     ('one class only', _one_class(found)),
     ('unread archives', some(seen.archives, _FEW_PATHS)),
-    ('unused files', some(_kinds(seen.unused), _FEW_KINDS)),
+    ('other files', some(_kinds(seen.unused), _FEW_KINDS)),
   )
   return [(key, text) for key, text in several if text]
 

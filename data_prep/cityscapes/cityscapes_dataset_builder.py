@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow_datasets as tfds
 
-from data_prep import builders
+from data_prep import raw_builder
 from data_prep.cityscapes import layout
 
 
-class Builder(builders.RawBuilder):
+class Builder(raw_builder.RawBuilder):
   """Cityscapes: 5,000 finely annotated frames of German and Swiss streets.
 
   Labels of `train` are taken where they are, and never looked for by training

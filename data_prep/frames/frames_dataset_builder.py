@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow_datasets as tfds
 
-from data_prep import builders
+from data_prep import raw_builder
 from data_prep.frames import layout
 
 
-class Builder(builders.RawBuilder):
+class Builder(raw_builder.RawBuilder):
   """Consecutive images and the camera's intrinsics; no labels.
 
   An example is an image with the one before and the one after it.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow_datasets as tfds
 
-from data_prep import builders
+from data_prep import raw_builder
 from data_prep.gta5 import layout
 
 
-class Builder(builders.RawBuilder):
+class Builder(raw_builder.RawBuilder):
   """GTA5: 24,966 frames of a game with Cityscapes label ids.
 
   TFDS reserves the name `all` for the union of the splits. Without the authors'

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow_datasets as tfds
 
-from data_prep import builders
+from data_prep import raw_builder
 from data_prep.idd import layout
 
 
-class Builder(builders.RawBuilder):
+class Builder(raw_builder.RawBuilder):
   """IDD: frames of Indian streets, labelled with polygons; parts I and II.
 
   Labels of `train` are taken where they are, and never looked for by training

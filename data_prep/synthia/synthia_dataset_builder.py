@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tensorflow_datasets as tfds
 
-from data_prep import builders
+from data_prep import raw_builder
 from data_prep.synthia import layout
 
 
-class Builder(builders.RawBuilder):
+class Builder(raw_builder.RawBuilder):
   """SYNTHIA-RAND-CITYSCAPES: 9,400 rendered frames with depth.
 
   Of the 19 classes 16 are labelled: there is no terrain, truck or train.

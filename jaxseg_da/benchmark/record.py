@@ -79,7 +79,7 @@ def blank(config, stage: str) -> dict[str, Any]:
     stage: name of the stage whose step and data are measured.
   """
   now = datetime.datetime.now(datetime.UTC)
-  pair = '2'.join(
+  pair = '_to_'.join(
     config.data[domain].partition(':')[0].replace('/', '-')
     for domain in ('source', 'target')
   )
@@ -154,7 +154,7 @@ def _input_size(data, domain: str) -> list[int] | None:
 
 
 def _hardware() -> dict[str, Any]:
-  device = jax.devices()[0]
+  device = jax.local_devices()[0]
   memory = device.memory_stats() or {}
   return {
     'platform': device.platform,

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from data_prep import items
+from data_prep import flags, items
 from data_prep.streets.export import cityscapes, frames, gta5, idd, synthia
 from jaxseg_da import errors
 
@@ -22,18 +22,13 @@ _LAYOUTS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
 _SPLIT = ('cityscapes', 'idd')
 
 
-class _Parser(argparse.ArgumentParser):
-  def error(self, message: str) -> Any:
-    raise errors.UserError(message)
-
-
 def _parser() -> argparse.ArgumentParser:
   known = '; '.join(
     f'{name}: {", ".join(packages)}'
     for name, (_, packages) in _LAYOUTS.items()
     if packages
   )
-  parser = _Parser(
+  parser = flags.Parser(
     prog='data_prep.streets.export',
     description='Writes street scenes in the exact layout of real data sets.',
     allow_abbrev=False,
@@ -74,9 +69,7 @@ def run(argv: Sequence[str]) -> str:
   args = _parser().parse_args(argv)
   if args.layout not in _LAYOUTS:
     raise errors.unknown('layout', args.layout, _LAYOUTS)
-  if not (args.n.isascii() and args.n.isdigit() and int(args.n) > 0):
-    raise errors.UserError(f'--n={args.n}: expected a positive number')
-  counts = [int(args.n)]
+  counts = [flags.positive('--n', args.n)]
   options: dict[str, Any] = {
     'packages': tuple(filter(None, args.packages.split(','))),
     'zipped': args.zip,
