@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -94,10 +95,9 @@ def decode_deep(data: bytes, where: str) -> np.ndarray:
   Raises:
     errors.UserError: it cannot be decoded.
   """
-  image_size(data, where)
-  if data.startswith(b'\x89PNG') and b'IEND' not in data[-16:]:
-    # OpenCV fills what is missing with zeros and only prints a warning.
-    raise errors.UserError(f'{where} cannot be decoded: the file is truncated')
+  # OpenCV fills what is missing with zeros, and libpng complains on stderr:
+  # checksums tell beforehand.
+  _checked(_open(data, where).verify, where)
   array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
   if array is None:
     raise errors.UserError(f'{where} cannot be decoded: not a readable image')
@@ -118,12 +118,16 @@ def image_size(data: bytes, where: str) -> tuple[int, int]:
 
 def _load(data: bytes, where: str) -> Image.Image:
   image = _open(data, where)
+  _checked(image.load, where)
+  return image
+
+
+def _checked(action: Callable[[], object], where: str) -> None:
   try:
-    image.load()
+    action()
   except Exception as error:  # Pillow raises many types for broken files.
     reason = str(error).replace('\n', ' ') or type(error).__name__
     raise errors.UserError(f'{where} cannot be decoded: {reason}') from error
-  return image
 
 
 def _open(data: bytes, where: str) -> Image.Image:

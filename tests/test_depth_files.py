@@ -115,7 +115,7 @@ def test_channels_that_differ_are_no_depth():
 
 def test_broken_png_is_named():
   data = png(np.ones((16, 32), np.uint16))
-  assert 'truncated' in refused(data[:-20], 'a.png')
+  assert 'Truncated' in refused(data[:-20], 'a.png')
   assert 'not an image' in refused(b'text', 'a.png')
 
 
