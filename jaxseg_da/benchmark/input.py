@@ -71,7 +71,7 @@ def measure(run: Run, name: str) -> Values:
   record['result']['input'] = {
     'frames': '+'.join(sorted({frames[d].origin for d in pair.values()})),
     'domains': {k: _describe(d, frames[d]) for k, d in pair.items()},
-    'threads': data_pipeline._THREADS,
+    'threads': data_pipeline.THREADS,
     'forms': forms,
     'step_domains': {k: d.spec for k, d in fed.items()},
     'device_step_ms': device,

@@ -28,7 +28,7 @@ SCHEMA, SCHEMA_VERSION = 'jaxseg_da.bench', 1
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'libtpu')
 _VARIABLES = (
   'JAX_PLATFORMS',
-  'OMP_NUM_THREADS',
+  'OMP_NUMTHREADS',
   'XLA_PYTHON_CLIENT_PREALLOCATE',
 )
 _RESULT = (
