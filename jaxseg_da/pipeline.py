@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 
 import jax
+import numpy as np
 
 from jaxseg_da import cache, checkpoint, errors, parallel, results, train
 from jaxseg_da.data import pipeline as data_pipeline
@@ -102,7 +103,7 @@ def _before_stage(run: Run, name: str, previous) -> base.Artifacts:
   origin = run.config.stages[name].init_from
   predictor = None
   if previous is not None:
-    predictor = train.predictor(run.stage(origin), previous)
+    predictor = functools.partial(train.predictor, run.stage(origin), previous)
   context = base.StageContext(
     run.config, name, folder, previous, predictor, run.dataset
   )
@@ -138,7 +139,23 @@ def batches(run: Run, stage: train.Stage, start: int):
   """Host batches of a stage from step `start` on."""
   domains = stage.method.domains
   opened = {name: run.dataset(domain.spec) for name, domain in domains.items()}
-  return loader(run.config, stage.name, domains, opened, start, stage.steps)
+  rows = chosen_rows(domains, run.artifacts(stage.name))
+  return loader(
+    run.config, stage.name, domains, opened, start, stage.steps, rows
+  )
+
+
+def chosen_rows(
+  domains: Mapping[str, base.Domain], artifacts: base.Artifacts
+) -> dict[str, data_pipeline.Rows]:
+  """Batch key -> the rows that the host pass chose for it."""
+  chosen = {}
+  for name, domain in domains.items():
+    if domain.rows:
+      with np.load(artifacts.files[domain.rows]) as found:
+        arrays = dict(found)
+      chosen[name] = data_pipeline.Rows(arrays.pop('index'), arrays)
+  return chosen
 
 
 def loader(
@@ -148,6 +165,7 @@ def loader(
   opened: Mapping[str, sources.DatasetSource],
   start: int,
   stop: int,
+  rows: Mapping[str, data_pipeline.Rows] | None = None,
 ) -> data_pipeline.Batches:
   """Host batches of steps start .. stop - 1, from datasets that are open.
 
@@ -158,7 +176,9 @@ def loader(
     opened: batch key -> dataset.
     start: the first step.
     stop: the step after the last.
+    rows: batch key -> rows to stream, instead of all examples.
   """
+  rows = rows or {}
   return data_pipeline.pair_batches(
     {
       name: data_pipeline.Domain(
@@ -167,6 +187,7 @@ def loader(
         resize=domain.resize,
         crop=domain.crop if any(domain.crop) else None,
         labels=domain.labelled,
+        rows=rows.get(name),
       )
       for name, domain in domains.items()
     },

@@ -154,12 +154,22 @@ def _fresh_optimizers(stage: Stage, params):
   }
 
 
-def predictor(stage: Stage, state: train_state_lib.TrainState) -> Callable:
-  """`images u8 [b, H, W, 3] -> logits [b, h, w, C]`, over local devices."""
+def predictor(
+  stage: Stage,
+  state: train_state_lib.TrainState,
+  head: Callable = lambda logits: logits,
+) -> Callable:
+  """`images u8 [b, H, W, 3] -> head(logits [b, h, w, C])`, on local devices.
+
+  Args:
+    stage: whose method predicts.
+    state: of that stage.
+    head: pure; its outputs are `[b, ...]`, one per image.
+  """
 
   def forward(variables, extra, images):
     images = normalize.normalize(images, stage.config.data.normalization)
-    return stage.method.forward(variables, extra, images)['logits']
+    return head(stage.method.forward(variables, extra, images)['logits'])
 
   return parallel.compile_predictor(forward, state.variables(), state.extra)
 

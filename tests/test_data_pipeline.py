@@ -226,7 +226,7 @@ def test_resizing_uses_the_named_modes():
       {'target_labels': True},
       'has no labels',
     ),
-    (Numbered(0), None, {}, 'numbered:0 is empty'),
+    (Numbered(0), None, {}, 'numbered:0 has no examples'),
     (Numbered(5), None, {'process_count': 3}, 'batch_size=4 .* 3 processes'),
     (Numbered(5), None, {'batch_size': 0}, 'batch_size=0'),
     (Numbered(5), None, {'resize': 'bicubic'}, 'unknown resize mode'),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
@@ -22,8 +22,20 @@ from jaxseg_da.data import sources, transforms
 Batch = dict[str, Any]
 
 # Threads hide the disk; decoding is limited by cores anyway.
-_THREADS = 4
+THREADS = 4
 _BATCHES_AHEAD = 3
+
+
+class Rows(NamedTuple):
+  """Which examples a stream takes, and what comes with them.
+
+  Attributes:
+    index: i32 `[N]`, positions in the data set; one may come several times.
+    arrays: name -> `[N, ...]`, added to the batch.
+  """
+
+  index: np.ndarray
+  arrays: Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +48,7 @@ class Domain:
     resize: mode of the image, see `transforms.MODES`; labels use `nearest`.
     crop: (height, width) of a random window after resizing; None for none.
     labels: False replaces labels by 255 without reading them.
+    rows: the examples to stream; None for all.
   """
 
   source: sources.DatasetSource
@@ -43,30 +56,38 @@ class Domain:
   resize: str = 'pil_bicubic'
   crop: transforms.Size | None = None
   labels: bool = True
+  rows: Rows | None = None
 
 
-class _Rows:
+class _Order:
   """Row g of one domain's endless order, for any g."""
 
   def __init__(self, domain: Domain, name: str, seed: int, stage: str | int):
     transforms.check_mode(domain.resize)
     spec = domain.source.spec
-    if not len(domain.source):
-      raise errors.UserError(f'{spec} is empty')
+    count = len(domain.source)
+    if domain.rows is not None:
+      count = len(domain.rows.index)
+    if not count:
+      raise errors.UserError(f'{spec} has no examples to train on')
     if domain.labels and not domain.source.labelled:
       raise errors.UserError(f'{spec} has no labels to train on')
     self._domain = domain
     # Neighbouring seeds must not share epochs, so all goes through a hash.
     self._entropy = (seed, _word(str(stage)), _word(name))
     order_seed = np.random.SeedSequence(self._entropy).generate_state(1)[0]
-    dataset = grain.MapDataset.range(len(domain.source))
+    dataset = grain.MapDataset.range(count)
     self._order = dataset.shuffle(seed=int(order_seed)).repeat()
 
   def __call__(self, row: int) -> dict[str, np.ndarray]:
     domain = self._domain
     features = ('image', 'label') if domain.labels else ('image',)
-    index: Any = self._order[row]
-    example = domain.source.read(int(index), features)
+    choice: Any = self._order[row]
+    index, added = int(choice), {}
+    if domain.rows is not None:
+      added = {name: x[index] for name, x in domain.rows.arrays.items()}
+      index = int(domain.rows.index[index])
+    example = domain.source.read(index, features)
     image, label = example['image'], example.get('label')
     if domain.size is not None:
       image = transforms.resize(image, domain.size, domain.resize)
@@ -82,7 +103,7 @@ class _Rows:
         label = transforms.crop(label, offsets, domain.crop)
     if label is None:
       label = np.full((*image.shape[:2], 1), labels.IGNORE, np.uint8)
-    return {'image': image, 'label': label}
+    return {'image': image, 'label': label, **added}
 
 
 def _word(text: str) -> int:
@@ -103,8 +124,8 @@ class Batches(Iterator[Batch]):
   ):
     self._length = len(rows) // batch_size
     options = grain.ReadOptions(
-      num_threads=_THREADS,
-      prefetch_buffer_size=max(_BATCHES_AHEAD * batch_size, _THREADS),
+      num_threads=THREADS,
+      prefetch_buffer_size=max(_BATCHES_AHEAD * batch_size, THREADS),
     )
     dataset = grain.MapDataset.range(rows.start, rows.stop).map(load)
     self._iterator = iter(
@@ -187,7 +208,7 @@ def pair_batches(
     raise ValueError('pair_batches needs at least one domain')
   local = _local_batch(batch_size, process_count)
   rows = {
-    name: _Rows(domain, name, seed, stage) for name, domain in domains.items()
+    name: _Order(domain, name, seed, stage) for name, domain in domains.items()
   }
 
   def load(number: int) -> Batch:

@@ -32,6 +32,9 @@ class Domain(NamedTuple):
     size: `(H, W)` images are resized to, `(0, 0)` for native.
     crop: `(H, W)` of a random crop after resizing, `(0, 0)` for none.
     resize: resize mode, a name in `data.transforms`.
+    rows: key in `Artifacts.files` of an `.npz` with `index` i32 `[N]`: the
+      examples to stream, instead of all; its other arrays `[N, ...]` come with
+      them into the batch. Empty: all examples.
   """
 
   spec: str
@@ -39,14 +42,15 @@ class Domain(NamedTuple):
   size: tuple[int, int] = (0, 0)
   crop: tuple[int, int] = (0, 0)
   resize: str = 'pil_bicubic'
+  rows: str = ''
 
 
 class Context(NamedTuple):
   """What a phase sees on one device.
 
   Attributes:
-    batch: domain -> `image` float `[b, H, W, 3]` (normalised, augmented) and
-      `label` i32 `[b, H, W]`.
+    batch: domain -> `image` float `[b, H, W, 3]` (normalised, augmented),
+      `label` i32 `[b, H, W]`, and what `Domain.rows` adds, `[b, ...]`.
     extra: the method's own state.
     carry: outputs of earlier phases of this iteration, gradient-stopped.
     step: i32 scalar, 0 before the first update.
@@ -121,7 +125,10 @@ class StageContext:
     stage: name of the stage.
     folder: where artefacts go; what is there already was written before.
     previous: state that `init_from` named, or None.
-    predictor: `(images u8 [b, H, W, 3]) -> logits [b, h, w, C]` of that state.
+    predictor: `(head) -> predict` of that state; `predict` takes images u8
+      `[b, H, W, 3]`, split over local devices, and gives what `head(logits
+      [b, h, w, C])` makes of them, a pytree of `[b, ...]`. None without
+      `previous`.
     open_dataset: `(spec) -> source` of decoded examples.
   """
 
@@ -129,7 +136,7 @@ class StageContext:
   stage: str
   folder: pathlib.Path
   previous: train_state_lib.TrainState | None
-  predictor: Callable[[Any], jax.Array] | None
+  predictor: Callable[[Callable], Callable[[Any], Any]] | None
   open_dataset: Callable[[str], Any]
 
 

@@ -30,7 +30,8 @@ def prepare(
   """Normalises images, squeezes labels, flips; per domain, on the device.
 
   Args:
-    batch: domain -> `image` u8 `[b, H, W, 3]` RGB, `label` u8 `[b, H, W, 1]`.
+    batch: domain -> `image` u8 `[b, H, W, 3]` RGB, `label` u8 `[b, H, W, 1]`,
+      and perhaps others, which stay as they are.
     keys: keys of the step.
     normalization: name in `ops.normalize`.
     mirror: whether examples are flipped at random.
@@ -45,5 +46,6 @@ def prepare(
     if mirror:
       image, label = flip(keys.examples(f'{domain}/flip'), image, label)
     image = normalize.normalize(image, normalization, dtype or jnp.float32)
-    prepared[domain] = {'image': image, 'label': label.astype(jnp.int32)}
+    label = label.astype(jnp.int32)
+    prepared[domain] = {**arrays, 'image': image, 'label': label}
   return prepared
