@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import pathlib
 import re
-import resource
 import shutil
 import struct
 import subprocess
@@ -300,21 +299,11 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(
   assert_nothing_prepared(tmp_path)
 
 
-def _limited():
-  resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-
-
 def test_a_file_that_cannot_grow_is_named(tmp_path):
   """Any failing write; needs no rights to mount."""
   trees.write_gta5(tmp_path / 'raw', 70)
-  done = subprocess.run(
-    command(tmp_path / 'raw', tmp_path, '--workers=1'),
-    capture_output=True,
-    text=True,
-    check=False,
-    preexec_fn=_limited,
-    cwd=support.ROOT,
-  )
+  build_it = command(tmp_path / 'raw', tmp_path, '--workers=1')
+  done = shell('ulimit -f 200; "$@"', *build_it)
   assert done.returncode == 2
   assert len(done.stderr.splitlines()) == 1
   message = r'unsplit-00000 cannot be written: File too large; finished parts'
