@@ -224,7 +224,7 @@ def test_a_broken_record_is_named_and_nothing_is_lost(tmp_path):
   # The image that the fifth step reads loses its signature and its header.
   source = sources.open_dataset('streets/gta-32x64:train', data)
   domain = data_pipeline.Domain(source)
-  rows = data_pipeline._Rows(domain, 'source', seed=0, stage='source_only')
+  rows = data_pipeline._Order(domain, 'source', seed=0, stage='source_only')
   record = int(rows._order[4])
   at = whole.index(source._records[record]['image'])
   broken = bytearray(whole)
