@@ -8,12 +8,15 @@ temporary folder and renames it, so a killed run never leaves half of one.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxseg_da import errors
@@ -113,12 +116,24 @@ def steps_in(folder: pathlib.Path) -> list[int]:
   return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit())
 
 
-def write_json(path: pathlib.Path, value) -> None:
+def write_bytes(path: pathlib.Path, data: bytes) -> None:
   """Writes a file that is there whole or not at all."""
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  temporary.write_text(json.dumps(value, indent=2) + '\n')
+  temporary.write_bytes(data)
   temporary.replace(path)
+
+
+def write_json(path: pathlib.Path, value) -> None:
+  """Writes a file that is there whole or not at all."""
+  write_bytes(path, (json.dumps(value, indent=2) + '\n').encode())
+
+
+def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes an `.npz` that is there whole or not at all."""
+  buffer = io.BytesIO()
+  np.savez(buffer, allow_pickle=False, **arrays)
+  write_bytes(path, buffer.getvalue())
 
 
 def read_json(path: pathlib.Path):

@@ -83,7 +83,7 @@ def validate(config: config_lib.ConfigDict, num_devices: int) -> None:
   one_of = (
     ('backend', parallel.BACKENDS),
     ('scale_rule', ('none', 'linear', 'sqrt')),
-    ('model.name', ('street', 'deeplabv2')),
+    ('model.name', ('street', 'deeplabv2', 'fcn8s')),
     ('model.preset', ('full', 'reduced')),
     ('model.aspp_branches', (2, 4)),
     ('model.compute_dtype', ('float32', 'bfloat16', 'float64')),
@@ -91,6 +91,8 @@ def validate(config: config_lib.ConfigDict, num_devices: int) -> None:
     ('data.resize', RESIZE_MODES),
     ('data.target_resize', ('', *RESIZE_MODES)),
     ('evaluate.mode', ('whole', 'sliding')),
+    ('lse.focal', ('pixel', 'batch', 'none')),
+    ('lse.visits', ('once', 'released')),
     ('dacs.weight_mode', ('threshold_uniform', 'threshold', 'none')),
   )
   values = dict(config_lib.leaves(config))
@@ -210,8 +212,8 @@ def _validate_stages(config, methods) -> None:
       raise errors.unknown(
         f'config.stages.{name}.optim', block.optim, config.optim
       )
-    if block.steps < 1:
-      raise errors.UserError(f'config.stages.{name}.steps must be at least 1')
+    if block.steps < 0:
+      raise errors.UserError(f'config.stages.{name}.steps must not be negative')
     for other in block.updates_of:
       if other not in seen:
         raise errors.UserError(

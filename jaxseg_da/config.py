@@ -48,7 +48,7 @@ def stage(method: str, steps: int, init_from: str = '', **values) -> ConfigDict:
   """One stage of the pipeline."""
   block = ConfigDict()
   block.method = method  # a name in jaxseg_da.methods
-  block.steps = steps  # updates
+  block.steps = steps  # updates; 0: as many as the method's host pass says
   # As many steps as these stages made segmentation updates; empty: `steps`.
   block.updates_of = ()
   block.init_from = init_from  # an earlier stage; empty: fresh
@@ -94,8 +94,9 @@ def base_config() -> ConfigDict:
   c.augment.flip = True  # left-right, probability one half
 
   c.model = ConfigDict()
-  c.model.name = 'street'  # street | deeplabv2
-  c.model.preset = 'full'  # full | reduced (one block per stage, width / 8)
+  c.model.name = 'street'  # street | deeplabv2 | fcn8s
+  # full | reduced (width / 8, of a ResNet one block per stage)
+  c.model.preset = 'full'
   c.model.layers = (3, 4, 23, 3)  # deeplabv2: blocks per stage
   c.model.aspp_branches = 2  # deeplabv2: 2 | 4 summed dilations
   c.model.aux_head = False  # deeplabv2: second classifier on stage 3
@@ -124,6 +125,25 @@ def base_config() -> ConfigDict:
   c.dacs.blur_probability = 0.5  # once per iteration
   c.dacs.blur_sigma = (0.15, 1.15)  # pixels, drawn uniformly
   c.dacs.teacher_train_mode = True  # teacher normalises by batch statistics
+
+  c.lse = ConfigDict()
+  # Part of the target images that a round selects from; released code: LSE.py.
+  c.lse.portion_start = 0.10
+  c.lse.portion_increment = 0.05  # per round
+  c.lse.portion_stop = 0.40  # of the last round
+  c.lse.divisor = 19  # of the portion, per class; 19 for SYNTHIA as well
+  c.lse.skip_classes = ()  # train ids; SYNTHIA: 9, 14, 16
+  c.lse.patches = 4  # windows per selected image
+  c.lse.epochs = 2  # of a round, over all windows
+  c.lse.window = (256, 512)  # (H, W) pixels, half of the image
+  c.lse.enlarge = True  # windows to the size of the image (the paper's idea)
+  c.lse.use_thresholds = True  # ignore what is less certain than its class's
+  c.lse.focal = 'pixel'  # pixel (FCN-8s) | batch (DeepLab) | none
+  c.lse.gamma = 3.0  # focal exponent; 5 in the notebook for DeepLab on GTA5
+  c.lse.beta = 0.1  # weight of the focal term
+  c.lse.quantise = True  # cut patches to 8 bits, as the released PNG files
+  # once: every selected image | released: one visit more, with repetition
+  c.lse.visits = 'once'
 
   c.checkpoint = ConfigDict()
   c.checkpoint.every_steps = 200  # and after the last step

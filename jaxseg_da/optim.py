@@ -118,10 +118,30 @@ def schedule(config, horizon_steps: int) -> Schedule:
 
 
 class RepeatedState(NamedTuple):
-  """State of `repeated_sgd`: steps done, and that of one application."""
+  """State of `repeated_sgd`.
+
+  Attributes:
+    count: steps of the schedule.
+    started: whether the momentum buffer has seen a gradient.
+    inner: state of one application.
+  """
 
   count: jax.Array
+  started: jax.Array
   inner: Any
+
+
+def restart_schedules(state: Any) -> Any:
+  """Optimizer state whose learning rate begins anew; momenta stay."""
+  kinds = (RepeatedState, optax.ScaleByScheduleState)
+  counts = lambda node: isinstance(node, kinds)
+
+  def restart(node):
+    if not counts(node):
+      return node
+    return node._replace(count=jnp.zeros_like(node.count))
+
+  return jax.tree.map(restart, state, is_leaf=counts)
 
 
 def repeated_sgd(
@@ -163,7 +183,8 @@ def repeated_sgd(
   )
 
   def init(params):
-    return RepeatedState(jnp.zeros([], jnp.int32), once.init(params))
+    zero = jnp.zeros([], jnp.int32)
+    return RepeatedState(zero, jnp.zeros([], bool), once.init(params))
 
   def update(updates, state, params=None):
     if params is None:
@@ -175,7 +196,7 @@ def repeated_sgd(
     for application in range(repeats):
       if application and first_step == 'fresh':
         # Buffers are zero before the first step, and only there.
-        keep = state.count > 0
+        keep = state.started
         inner = jax.tree.map(lambda m, k=keep: jnp.where(k, m, 0), inner)
       moved = optax.apply_updates(params, total)
       directions, inner = once.update(updates, inner, moved)
@@ -183,7 +204,7 @@ def repeated_sgd(
         lambda t, d: t - jnp.asarray(rate, d.dtype) * d, total, directions
       )
     count = jnp.asarray(optax.safe_increment(state.count))
-    return total, RepeatedState(count, inner)
+    return total, RepeatedState(count, jnp.ones([], bool), inner)
 
   return optax.GradientTransformation(init, update)
 

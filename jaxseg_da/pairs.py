@@ -28,6 +28,12 @@ DEEPLAB_GROUPS = (
   (r'classifier/', 10.0, 1.0),
   (r'.', 1.0, 1.0),
 )
+# Adam of BDL, FDA and LSE for FCN-8s: biases learn twice as fast; the bilinear
+# kernels are no parameters.
+FCN8S_GROUPS = (
+  (r'/bias$', 2.0, 1.0),
+  (r'.', 1.0, 1.0),
+)
 STREET_GROUPS = (
   (r'/(scale|bias)$', 1.0, 0.0),
   (r'.', 1.0, 1.0),

@@ -279,11 +279,18 @@ def sum_over_processes(counts: np.ndarray) -> np.ndarray:
   return (gathered[0] << 31) + gathered[1]
 
 
-def agreed(value: bool) -> bool:
+def gathered(tree: Tree) -> Tree:
+  """Host arrays of all processes, `[P, ...]`; of at most 32 bits."""
+  if jax.process_count() == 1:
+    return jax.tree.map(lambda x: x[None], tree)
+  return jax.tree.map(np.asarray, multihost_utils.process_allgather(tree))
+
+
+def agreed(value: int) -> int:
   """What process 0 says: for what processes read from a disk that changes."""
   if jax.process_count() == 1:
     return value
-  return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+  return int(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
 def barrier(name: str) -> None:

@@ -29,7 +29,15 @@ def check_data(run: Run) -> None:
     UserError: a dataset, split or weight file is missing; names it.
   """
   for name in run.config.pipeline:
-    for domain in train.build(run.config, name).method.domains.values():
+    method = train.build(run.config, name).method
+    block = run.config.stages[name]
+    decided = block.steps or block.updates_of
+    if not decided and method.before_stage is base.no_artifacts:
+      raise errors.UserError(
+        f'config.stages.{name}.steps must be at least 1: {block.method} does '
+        'not decide it'
+      )
+    for domain in method.domains.values():
       run.dataset(domain.spec)
   for spec in results.specs(run.config):
     run.dataset(spec)
@@ -105,7 +113,7 @@ def _before_stage(run: Run, name: str, previous) -> base.Artifacts:
   if previous is not None:
     predictor = functools.partial(train.predictor, run.stage(origin), previous)
   context = base.StageContext(
-    run.config, name, folder, previous, predictor, run.dataset
+    run.config, name, folder, previous, predictor, run.dataset, say
   )
   artifacts = stage.method.before_stage(context)
   if artifacts.steps is not None:

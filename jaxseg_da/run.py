@@ -64,7 +64,7 @@ class Run:
     others = [self.done(other) for other in block.updates_of]
     if others and None not in others:
       return max(1, sum(o['segmentation_updates'] for o in others if o))
-    return self.artifacts(name).steps or block.steps
+    return block.steps or self.artifacts(name).steps or 1
 
   def stage(self, name: str) -> train.Stage:
     """Builds a stage with its step count."""

@@ -71,7 +71,7 @@ def build(config, name: str, steps: int | None = None) -> Stage:
     steps: overrides the config, where data decide the number.
   """
   block = config.stages[name]
-  steps = steps or block.steps
+  steps = steps or block.steps or 1  # 1: not decided yet
   method = methods.make(config, block)
   shapes = jax.eval_shape(functools.partial(_networks, method), _KEY)
   optimizers, schedules = {}, {}
@@ -157,21 +157,24 @@ def _fresh_optimizers(stage: Stage, params):
 def predictor(
   stage: Stage,
   state: train_state_lib.TrainState,
-  head: Callable = lambda logits: logits,
+  function: Callable = lambda forward, images: forward(images),
 ) -> Callable:
-  """`images u8 [b, H, W, 3] -> head(logits [b, h, w, C])`, on local devices.
+  """`images u8 [b, H, W, 3] -> function(forward, images)`, on local devices.
 
   Args:
     stage: whose method predicts.
     state: of that stage.
-    head: pure; its outputs are `[b, ...]`, one per image.
+    function: pure. It gets `forward`, from normalised images to logits
+      `[b, h, w, C]`, and the normalised images; its outputs are `[b, ...]`. By
+      default they are the logits.
   """
 
-  def forward(variables, extra, images):
+  def predict(variables, extra, images):
     images = normalize.normalize(images, stage.config.data.normalization)
-    return head(stage.method.forward(variables, extra, images)['logits'])
+    forward = lambda x: stage.method.forward(variables, extra, x)['logits']
+    return function(forward, images)
 
-  return parallel.compile_predictor(forward, state.variables(), state.extra)
+  return parallel.compile_predictor(predict, state.variables(), state.extra)
 
 
 @dataclasses.dataclass

@@ -20,6 +20,7 @@ def config(method: str = 'source_only', **values) -> config_lib.ConfigDict:
   c.model.width = 64
   c.batch_size = c.scale_reference_batch = 8
   c.data.source_size = c.data.target_size = SIZE
+  c.lse.window = (SIZE[0] // 2, SIZE[1] // 2)
   c.optim.main.update(name='sgd', learning_rate=0.05, weight_decay=1e-3)
   c.pipeline = (method,)
   with c.unlocked():
@@ -71,8 +72,20 @@ def linear_network(features: int, batch_norm: bool = True, axis='batch'):
 
 
 def domains_of(stage: train.Stage, data):
-  """The part of a batch that the stage's method reads."""
-  return {name: data[name] for name in stage.method.domains}
+  """The part of a batch that the stage's method reads.
+
+  Where a host pass would choose the rows, windows come with them.
+  """
+  chosen = {}
+  for name, domain in stage.method.domains.items():
+    chosen[name] = data[name]
+    if domain.rows:
+      size = len(data[name]['image'])
+      rng = np.random.default_rng(size)
+      limits = [n // 2 + 1 for n in SIZE]
+      corner = rng.integers(0, limits, (size, 2)).astype(np.int32)
+      chosen[name] = {**data[name], 'corner': corner}
+  return chosen
 
 
 def run_steps(stage, state, batches, backend: parallel.Backend):

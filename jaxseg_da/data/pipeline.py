@@ -284,6 +284,51 @@ def eval_batches(
   return Batches(load, range(len(batches) * local), local)
 
 
+def image_batches(
+  source: sources.DatasetSource,
+  rows: Sequence[int],
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  *,
+  size: transforms.Size | None = None,
+  resize: str = 'pil_bicubic',
+) -> Batches:
+  """Images of the given rows, in order; labels are not even read.
+
+  Args:
+    source: the data set.
+    rows: positions in it.
+    batch_size: images per batch, of all processes together; the last batch is
+      filled up with the last image.
+    process_index: this process.
+    process_count: number of processes; divides `batch_size`.
+    size: (height, width) to resize to; None where all images share one.
+    resize: resize mode, see `transforms.MODES`.
+
+  Returns:
+    An iterator of `{'image', 'position'}`: u8 `[b, h, w, 3]` RGB, and i32
+    `[b]`, positions in `rows`, -1 for filling.
+  """
+  transforms.check_mode(resize)
+  local = _local_batch(batch_size, process_count)
+
+  def load(number: int) -> Batch:
+    batch, slot = divmod(number, local)
+    position = batch * batch_size + process_index * local + slot
+    last = len(rows) - 1
+    row = int(rows[min(position, last)])
+    image = source.read(row, ('image',))['image']
+    if size is not None:
+      image = transforms.resize(image, size, resize)
+    if position > last:
+      position = -1
+    return {'image': image, 'position': np.int32(position)}
+
+  count = -(-len(rows) // batch_size)
+  return Batches(load, range(count * local), local)
+
+
 def _local_batch(batch_size: int, process_count: int) -> int:
   if batch_size < 1 or batch_size % process_count:
     raise errors.UserError(

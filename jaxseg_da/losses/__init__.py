@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
-from jaxseg_da.losses import segmentation, selftraining, terms
+from jaxseg_da.losses import (
+  entropy,
+  focal,
+  segmentation,
+  selftraining,
+  terms,
+)
 
-__all__ = ['segmentation', 'selftraining', 'terms']
+__all__ = ['entropy', 'focal', 'segmentation', 'selftraining', 'terms']

@@ -11,6 +11,7 @@ NAMES = {
   'oracle': 'jaxseg_da.methods.source_only',
   'adabn': 'jaxseg_da.methods.adabn',
   'dacs': 'jaxseg_da.methods.dacs',
+  'lse': 'jaxseg_da.methods.lse',
 }
 
 

@@ -31,7 +31,8 @@ def cumulative(old, new, step):
 def loss(variables, context: base.Context, *, network):
   """A forward pass over target images; it has no loss term."""
   old = variables['segmenter']
-  _, stats = network.apply(old, context.batch['target']['image'], True)
+  keys = context.keys.examples('dropout/target')
+  _, stats = network.apply(old, context.batch['target']['image'], True, keys)
   stats = cumulative(old['batch_stats'], stats, context.step)
   return base.Output(terms={}, batch_stats={'segmenter': stats})
 

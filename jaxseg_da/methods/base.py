@@ -125,11 +125,13 @@ class StageContext:
     stage: name of the stage.
     folder: where artefacts go; what is there already was written before.
     previous: state that `init_from` named, or None.
-    predictor: `(head) -> predict` of that state; `predict` takes images u8
-      `[b, H, W, 3]`, split over local devices, and gives what `head(logits
-      [b, h, w, C])` makes of them, a pytree of `[b, ...]`. None without
+    predictor: `(function) -> predict` of that state; `predict` takes images u8
+      `[b, H, W, 3]`, split over local devices, and gives what the pure
+      `function(forward, images)` makes of them normalised, a pytree of
+      `[b, ...]`; `forward` gives logits `[b, h, w, C]`. None without
       `previous`.
     open_dataset: `(spec) -> source` of decoded examples.
+    say: prints a line, once per run.
   """
 
   config: Any
@@ -138,6 +140,7 @@ class StageContext:
   previous: train_state_lib.TrainState | None
   predictor: Callable[[Callable], Callable[[Any], Any]] | None
   open_dataset: Callable[[str], Any]
+  say: Callable[[str], None]
 
 
 def no_extra(variables: Variables, artifacts: Artifacts) -> Tree:

@@ -53,7 +53,10 @@ def pseudo_label(recipe: Recipe, context: base.Context):
   """
   images = context.batch['target']['image']
   outputs, stats = recipe.network.apply(
-    context.extra['teacher'], images, recipe.teacher_train_mode
+    context.extra['teacher'],
+    images,
+    recipe.teacher_train_mode,
+    context.keys.examples('dropout/teacher'),
   )
   logits = models.upsample(outputs['logits'], images.shape[1:3])
   labels, confidence = segmentation.pseudo_labels(jax.lax.stop_gradient(logits))
@@ -121,12 +124,17 @@ def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
   Statistics of the student's BatchNorm follow both passes, in order.
   """
   student, source = variables['segmenter'], context.batch['source']
-  outputs, stats = recipe.network.apply(student, source['image'], True)
+  keys = context.keys.examples
+  outputs, stats = recipe.network.apply(
+    student, source['image'], True, keys('dropout/source')
+  )
   losses = supervised.loss_terms(outputs, source['label'], recipe.aux_weight)
 
   (images, labels, weights), teacher_stats = mixed_batch(recipe, context)
   student = {**student, 'batch_stats': stats}
-  outputs, stats = recipe.network.apply(student, images, True)
+  outputs, stats = recipe.network.apply(
+    student, images, True, keys('dropout/mixed')
+  )
   logits = models.upsample(outputs['logits'], labels.shape[1:3])
   total, count = selftraining.mixed_loss(logits, labels, weights)
   losses['mixed'] = terms.Term(total, count, recipe.mixed_weight)

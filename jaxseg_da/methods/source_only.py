@@ -14,7 +14,10 @@ from jaxseg_da.methods import base, supervised
 def loss(variables, context: base.Context, *, network, aux_weight: float):
   """Cross-entropy over valid source pixels of the global batch."""
   batch = context.batch['source']
-  outputs, stats = network.apply(variables['segmenter'], batch['image'], True)
+  keys = context.keys.examples('dropout/source')
+  outputs, stats = network.apply(
+    variables['segmenter'], batch['image'], True, keys
+  )
   return base.Output(
     terms=supervised.loss_terms(outputs, batch['label'], aux_weight),
     batch_stats={'segmenter': stats},

@@ -16,7 +16,7 @@ from jaxseg_da.losses import terms
 from jaxseg_da.models import base
 from jaxseg_da.ops import resize
 
-NAMES = ('deeplabv2', 'street')
+NAMES = ('deeplabv2', 'fcn8s', 'street')
 PRESETS = ('full', 'reduced')
 DTYPES = ('float32', 'bfloat16', 'float64')
 REDUCTION = 8  # widths of the preset `reduced` are divided by this
@@ -32,7 +32,8 @@ def build(
 
   Args:
     model: has the attributes `name`, `preset` ('full', or 'reduced': the same
-      architecture with one block per stage and an eighth of the width),
+      architecture with an eighth of the width and, of a ResNet, one block
+      per stage),
       `layers` (blocks per stage), `aspp_branches` (2 or 4), `aux_head`, `width`
       (of the street model) and `compute_dtype` (of convolutions and
       activations; parameters and statistics are float32, or float64 for
@@ -58,8 +59,9 @@ def build(
   options = layers.Options(
     dtype, jnp.promote_types(dtype, jnp.float32), bn_axis, bn_group
   )
-  make = {'deeplabv2': _deeplabv2, 'street': _street}[model.name]
-  return base.from_linen(make(model, num_classes, options))
+  make = {'deeplabv2': _deeplabv2, 'fcn8s': _fcn8s, 'street': _street}
+  module = make[model.name](model, num_classes, options)
+  return base.from_linen(module, dropout=model.name == 'fcn8s')
 
 
 def upsample(logits: jax.Array, size: Sequence[int]) -> jax.Array:
@@ -99,6 +101,14 @@ def _deeplabv2(model, num_classes, options):
     model.aux_head,
     options,
   )
+
+
+def _fcn8s(model, num_classes, options):
+  from jaxseg_da.models import fcn8s, vgg
+
+  factor = REDUCTION if model.preset == 'reduced' else 1
+  widths = tuple(width // factor for width in vgg.WIDTHS)
+  return fcn8s.FCN8s(num_classes, widths, fcn8s.HIDDEN // factor, options)
 
 
 def _street(model, num_classes, options):

@@ -18,20 +18,29 @@ class Network:
     init: `(key, images) -> variables`, a dict `{'params', 'batch_stats'}` of
       nested dicts. Of `images` only shape and dtype are read, so a
       `jax.ShapeDtypeStruct` will do.
-    apply: `(variables, images, train) -> (outputs, batch_stats)`. `images` are
-      normalised floats `[B, H, W, 3]`; outputs are a dict with `logits`
-      `[B, h, w, C]` at the network's own resolution and, where the network has
-      the head, `aux_logits`. With `train=True` normalisation uses the batch's
-      statistics and the returned ones have moved; with `train=False` it uses
-      the running ones and returns them unchanged.
+    apply: `(variables, images, train, keys=None) -> (outputs, batch_stats)`.
+      `images` are normalised floats `[B, H, W, 3]`; outputs are a dict with
+      `logits` `[B, h, w, C]` at the network's own resolution and, where the
+      network has the head, `aux_logits`. With `train=True` normalisation uses
+      the batch's statistics and the returned ones have moved; with
+      `train=False` it uses the running ones and returns them unchanged. `keys`
+      are random keys `[B]`, as `rng.Keys.examples` gives them: what a network
+      with dropout needs in training, and what others ignore.
   """
 
   init: Callable[[jax.Array, Any], dict[str, Any]]
   apply: Callable[..., tuple[dict[str, jax.Array], Any]]
 
 
-def from_linen(module: nn.Module) -> Network:
-  """Wraps a Linen module whose call is `module(images, train) -> outputs`."""
+def from_linen(module: nn.Module, dropout: bool = False) -> Network:
+  """Wraps a Linen module as a `Network`.
+
+  Args:
+    module: its call is `module(images, train) -> outputs`, with dropout
+      `module(images, train, keys)`.
+    dropout: whether it drops anything in training. Its `apply` then raises a
+      ValueError where `train=True` comes without one key per image.
+  """
 
   def init(key, images):
     # Lazily: the forward pass only finds shapes, nothing of it is computed.
@@ -42,13 +51,27 @@ def from_linen(module: nn.Module) -> Network:
       'batch_stats': variables.get('batch_stats', {}),
     }
 
-  def apply(variables: Mapping[str, Any], images, train: bool) -> Any:
+  def apply(
+    variables: Mapping[str, Any], images, train: bool, keys=None
+  ) -> Any:
     stats = variables.get('batch_stats', {})
     if not train:
       return module.apply(variables, images, False), stats
-    outputs, updated = module.apply(
-      variables, images, True, mutable=['batch_stats']
-    )
+    inputs = (images, True)
+    if dropout:
+      _check_keys(keys, images)
+      inputs += (keys,)
+    outputs, updated = module.apply(variables, *inputs, mutable=['batch_stats'])
     return outputs, updated.get('batch_stats', stats)
 
   return Network(init, apply)
+
+
+def _check_keys(keys, images) -> None:
+  if keys is None or keys.shape != images.shape[:1]:
+    found = 'none' if keys is None else f'keys of shape {keys.shape}'
+    raise ValueError(
+      'training with dropout needs one random key per image, shape'
+      f' {images.shape[:1]}, but got {found}; a method passes'
+      " context.keys.examples('dropout/NAME')"
+    )

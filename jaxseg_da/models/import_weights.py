@@ -1,6 +1,7 @@
-"""Published DeepLab-V2 weights in, ours out, both ways and strictly.
+"""Published weights in, ours out, both ways and strictly.
 
-Names follow the released PyTorch state dicts: `conv1.weight`, `bn1.*`,
+Those of FCN-8s are named in `fcn8s_weights`, all else here is DeepLab-V2. Names
+follow the released PyTorch state dicts: `conv1.weight`, `bn1.*`,
 `layerS.B.{convN,bnN}.*`, `layerS.0.downsample.{0,1}.*` and the heads
 `layer5.conv2d_list.N.*`, `layer6.conv2d_list.N.*`. `layer5` means three things:
 
@@ -25,7 +26,7 @@ import jax
 import numpy as np
 
 from jaxseg_da import errors
-from jaxseg_da.models import tensor_file
+from jaxseg_da.models import fcn8s_weights, tensor_file
 
 _VOC_CLASSES = 21
 _LEAVES = {
@@ -70,6 +71,8 @@ def load_into(
   if all(name in leaves or '/' in name for name in tensors):
     names, skipped, absent = {name: name for name in leaves}, {}, ()
     usable = dict(tensors)
+  elif fcn8s_weights.fits(leaves):
+    names, usable, skipped, absent = fcn8s_weights.match(leaves, tensors)
   else:
     usable, skipped = _usable(tensors)
     names, absent = _file_names(leaves, usable, skipped)
@@ -106,12 +109,14 @@ def load_into(
 
 
 def published_names(variables: Mapping[str, Any]) -> dict[str, str]:
-  """`{path: published name}` of a DeepLab-V2's parameters and statistics.
+  """`{path: published name}` of a network's parameters and statistics.
 
   With an auxiliary head that is `layer5` and the main head `layer6`; without
   one the main head is `layer5`. Paths read `params/backbone/conv1/kernel`.
   """
   leaves = _flatten(variables)
+  if fcn8s_weights.fits(leaves):
+    return {path: fcn8s_weights.published_name(path) for path in leaves}
   heads = {'classifier': 'layer5'}
   if any(path.startswith('params/aux_classifier/') for path in leaves):
     heads = {'aux_classifier': 'layer5', 'classifier': 'layer6'}
@@ -119,7 +124,7 @@ def published_names(variables: Mapping[str, Any]) -> dict[str, str]:
 
 
 def to_torch_names(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-  """Exports a DeepLab-V2: `published_names` and PyTorch layouts."""
+  """Exports a network: `published_names` and PyTorch layouts."""
   leaves = _flatten(variables)
   return {
     name: _to_torch(np.asarray(leaves[path]))
@@ -211,7 +216,7 @@ def _torch_name(path: str, heads: Mapping[str, str]) -> str:
   known = name[:1] in ('c', 'b', 'l') and (collection, leaf) in _LEAVES
   if root not in (*heads, 'backbone') or not known:
     raise errors.UserError(
-      f'{path} has no published name: only a DeepLab-V2 network does.'
+      f'{path} has no published name: only DeepLab-V2 and FCN-8s have.'
     )
   return f'{name}.{_LEAVES[collection, leaf]}'
 

@@ -55,7 +55,8 @@ def half_pixel(x: jax.Array, size: Sequence[int]) -> jax.Array:
 
 
 def _corner_positions(n_in: int, n_out: int) -> np.ndarray:
-  return np.arange(n_out) * ((n_in - 1) / max(n_out - 1, 1))
+  # Multiplied first: positions that are whole numbers come out whole.
+  return np.arange(n_out) * (n_in - 1) / max(n_out - 1, 1)
 
 
 def _half_pixel_positions(n_in: int, n_out: int) -> np.ndarray:

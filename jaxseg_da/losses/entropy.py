@@ -1,0 +1,67 @@
+"""Entropy of predictions, normalised within an image and class.
+
+Subhani and Ali, Learning from Scale-Invariant Examples for Domain Adaptation in
+Semantic Segmentation (ECCV 2020): pixels whose normalised entropy reaches their
+class's threshold are not trained on.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxseg_da.losses import terms
+
+
+def entropy(probabilities: jax.Array, eps: float = 1e-12) -> jax.Array:
+  """Entropy `-sum_c p_c log(p_c + eps)` in nats, not divided by `log C`.
+
+  Args:
+    probabilities: float `[..., C]`.
+    eps: keeps the logarithm finite.
+
+  Returns:
+    `[...]`, float32 or better.
+  """
+  p = probabilities.astype(terms.loss_dtype(probabilities.dtype))
+  return -jnp.sum(p * jnp.log(p + eps), axis=-1)
+
+
+def class_normalised(
+  values: jax.Array, classes: jax.Array, num_classes: int
+) -> jax.Array:
+  """Min-max normalises one image's values among pixels of the same class.
+
+  Minima and maxima do not depend on the order of the pixels, so the result has
+  the same bits on every run.
+
+  Args:
+    values: float `[H, W]`, entropies.
+    classes: int `[H, W]`, predicted, in `0..C-1`.
+    num_classes: C.
+
+  Returns:
+    `[H, W]` in 0..1; NaN in a class whose pixels all have the same value, as a
+    class of one pixel has. `keep_mask` keeps those.
+  """
+  flat = values.ravel(), classes.ravel(), num_classes
+  low = jax.ops.segment_min(*flat)[classes]
+  span = jax.ops.segment_max(*flat)[classes] - low
+  spread = span > 0
+  return jnp.where(spread, (values - low) / jnp.where(spread, span, 1), jnp.nan)
+
+
+def keep_mask(
+  normalised: jax.Array, classes: jax.Array, thresholds: jax.Array
+) -> jax.Array:
+  """Which pixels are trusted: not those at or above their class's threshold.
+
+  Args:
+    normalised: float `[...]`, from `class_normalised`.
+    classes: int `[...]`, predicted, in `0..C-1`.
+    thresholds: float `[C]`.
+
+  Returns:
+    bool `[...]`; true also where the value or the threshold is NaN.
+  """
+  return ~(normalised >= thresholds[classes])
