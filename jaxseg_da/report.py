@@ -38,6 +38,8 @@ def write(workdir: str | os.PathLike) -> pathlib.Path:
   config = _json(folder / 'config.json') or {}
   records = writers.read_jsonl(folder / 'metrics.jsonl')
   pictures = sorted((folder / 'images').glob('*.png'))
+  # What stages wrote about their host passes.
+  pictures += sorted(folder.glob('stages/*/artifacts/*.png'))
   body = (
     _header(results),
     _stages(results),
@@ -289,10 +291,14 @@ def _pictures(paths: Sequence[pathlib.Path], results: Mapping[str, Any]) -> str:
   for path in paths:
     data = base64.b64encode(path.read_bytes()).decode('ascii')
     name = html.escape(path.stem.replace('_', ' '))
+    what = 'image, truth and predictions side by side'
+    if path.parent.name == 'artifacts':
+      stage = path.parents[1].name.partition('_')[2]
+      name = html.escape(f'{stage}: {path.stem}').replace('_', ' ')
+      what = 'what the stage was trained on'
     figures.append(
-      f'<figure><img src="data:image/png;base64,{data}" alt="{name}: image, '
-      f'truth and predictions side by side"><figcaption>{name}</figcaption>'
-      '</figure>'
+      f'<figure><img src="data:image/png;base64,{data}" alt="{name}: {what}">'
+      f'<figcaption>{name}</figcaption></figure>'
     )
   final = results.get('evaluation') or {'iou': label_tables.NAMES}
   classes = ''.join(

@@ -163,11 +163,35 @@ def test_an_interrupted_pass_predicts_only_what_is_missing(
   count = functools.partial(limited, allowed=10**6)
   found = host_pass.run(dataclasses.replace(ctx, predictor=count))
   assert sum(calls) < 30
+  assert found.steps == expected.steps
+  assert_same_artifacts(tmp_path / 'cut', tmp_path / 'whole')
+
+
+def assert_same_artifacts(a, b):
   for name in ('examples', 'thresholds'):
-    a, b = arrays(found.files[name]), arrays(expected.files[name])
-    assert a.keys() == b.keys()
-    for key in a:
-      np.testing.assert_array_equal(a[key], b[key])
+    one, other = arrays(a / f'{name}.npz'), arrays(b / f'{name}.npz')
+    assert one.keys() == other.keys()
+    for key in one:
+      np.testing.assert_array_equal(one[key], other[key])
+
+
+@pytest.fixture(scope='module')
+def on_one_device(tmp_path_factory):
+  """Artefacts of a process with one device."""
+  folder = tmp_path_factory.mktemp('one')
+  support.run([str(folder)], module='tests.one_selection')
+  return folder
+
+
+def test_eight_devices_select_what_one_does(on_one_device, tmp_path):
+  support.run([str(tmp_path)], module='tests.one_selection', devices=8)
+  assert_same_artifacts(tmp_path, on_one_device)
+
+
+@pytest.mark.slow
+def test_two_processes_select_what_one_does(on_one_device, tmp_path):
+  support.run_processes([str(tmp_path)], module='tests.one_selection')
+  assert_same_artifacts(tmp_path, on_one_device)
 
 
 def test_few_images_select_one_per_class_and_say_so(tmp_path):

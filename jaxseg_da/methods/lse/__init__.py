@@ -25,11 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg_da import models, optim
-from jaxseg_da.losses import entropy, focal, segmentation, terms
+from jaxseg_da.losses import focal, segmentation, terms
 from jaxseg_da.methods import base, supervised
-from jaxseg_da.methods.lse import host_pass
+from jaxseg_da.methods.lse import examples, host_pass
 from jaxseg_da.models import base as models_base
-from jaxseg_da.ops import normalize, patches
+from jaxseg_da.ops import normalize
 
 PHASE = 'lse'
 
@@ -38,7 +38,6 @@ class Recipe(NamedTuple):
   """Network and constants of a round; see `config.lse`."""
 
   network: models_base.Network
-  num_classes: int
   aux_weight: float
   normalization: str
   window: tuple[int, int]
@@ -66,22 +65,10 @@ def scale_invariant_examples(
   outputs, _ = recipe.network.apply(extra['labeller'], images, False)
   logits = models.upsample(outputs['logits'], size)
 
-  def example(image, logits, corner):
-    probabilities = jax.nn.softmax(logits)
-    classes = jnp.argmax(probabilities, axis=-1)
-    keep = jnp.ones(size, bool)
-    if recipe.use_thresholds:
-      values = entropy.class_normalised(
-        entropy.entropy(probabilities), classes, recipe.num_classes
-      )
-      keep = entropy.keep_mask(values, classes, extra['thresholds'])
-    out = size if recipe.enlarge else recipe.window
-    patch = patches.enlarge(
-      image, probabilities, keep, corner, recipe.window, out
-    )
-    return patch.image, patch.label
-
-  images, labels = jax.vmap(example)(images, logits, target['corner'])
+  made = jax.vmap(lambda *x: examples.make(*x, extra['thresholds'], recipe))(
+    images, logits, target['corner']
+  )
+  images, labels = made.image, made.label
   if recipe.quantise:
     images = normalize.to_unit(images, recipe.normalization)
     images = jnp.floor(images * 255) / 255  # stored as 8 bits, cut off
@@ -149,7 +136,6 @@ def make(config, stage) -> base.Method:
   settings, network = config.lse, supervised.segmenter(config)
   recipe = Recipe(
     network=network,
-    num_classes=config.data.num_classes,
     aux_weight=config.model.aux_weight,
     normalization=config.data.normalization,
     **{name: settings[name] for name in Recipe._fields if name in settings},

@@ -6,6 +6,7 @@ which images, and one threshold per class. Patches are made in the step.
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 from typing import Any
@@ -14,13 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg_da import checkpoint, errors, labels, models
-from jaxseg_da.data import selection
+from jaxseg_da import checkpoint, errors, labels, models, visual
+from jaxseg_da.data import selection, transforms
 from jaxseg_da.losses import entropy
 from jaxseg_da.methods import base, predictions, supervised
+from jaxseg_da.methods.lse import examples
 from jaxseg_da.ops import patches
 
 EXAMPLES, THRESHOLDS = 'examples', 'thresholds'
+_PICTURES = 3  # examples that people see
 
 
 def run(context: base.StageContext) -> base.Artifacts:
@@ -61,14 +64,16 @@ def run(context: base.StageContext) -> base.Artifacts:
     THRESHOLDS: folder / 'thresholds.npz',
   }
   if jax.process_index() == 0:
-    examples = {
+    chosen = {
       'index': np.repeat(rows, settings.patches).astype(np.int32),
       'corner': np.concatenate(corners),
     }
-    checkpoint.write_arrays(files[EXAMPLES], examples)
+    checkpoint.write_arrays(files[EXAMPLES], chosen)
     checkpoint.write_arrays(files[THRESHOLDS], {'thresholds': thresholds})
     summary = _summary(context, domain, picked, thresholds)
     checkpoint.write_json(folder / 'selection.json', summary)
+    page = _picture(context, domain, rows, corners, thresholds)
+    checkpoint.write_bytes(folder / 'examples.png', page)
   count = len(rows) * settings.patches * settings.epochs
   return base.Artifacts(files, math.ceil(count / config.batch_size))
 
@@ -204,3 +209,51 @@ def _summary(
       for c, h in enumerate(thresholds)
     },
   }
+
+
+def _picture(
+  context: base.StageContext,
+  domain: base.Domain,
+  rows: np.ndarray,
+  corners: list[np.ndarray],
+  thresholds: np.ndarray,
+) -> bytes:
+  """PNG of some examples: image with its window, patch, labels, mask."""
+  assert context.predictor is not None
+  source, settings = context.open_dataset(domain.spec), context.config.lse
+  pages = []
+  for at in range(0, len(rows), -(-len(rows) // _PICTURES)):
+    top, left = map(int, corners[at][0])
+    image = source.read(int(rows[at]), ('image',))['image']
+    image = transforms.resize(image, domain.size, domain.resize)
+
+    def patch(forward, images, corner=(top, left)):
+      logits = models.upsample(forward(images), domain.size)
+      make = functools.partial(
+        examples.make,
+        corner=jnp.asarray(corner),
+        thresholds=jnp.asarray(thresholds, jnp.float32),
+        settings=settings,
+      )
+      return jax.vmap(make)(images, logits)
+
+    made = jax.device_get(context.predictor(patch)(image[None]))
+    height, width = settings.window
+    cut = image[top : top + height, left : left + width]
+    framed = np.copy(image)
+    bottom, right = top + height - 1, left + width - 1
+    framed[top : bottom + 1, [left, right]] = 255
+    framed[[top, bottom], left : right + 1] = 255
+    mask = np.where(made.keep[0] > 0, 255, 0).astype(np.uint8)
+    pages.append(
+      visual.panel(
+        (
+          ('image and window', framed),
+          ('patch', transforms.resize(cut, mask.shape, 'pil_bilinear')),
+          ('transferred labels', visual.colourise(made.label[0])),
+          ('mask', np.repeat(mask[..., None], 3, axis=-1)),
+        ),
+        192,
+      )
+    )
+  return visual.encode_png(np.concatenate(pages))
