@@ -58,7 +58,9 @@ def _same_type(value, default) -> bool:
   if isinstance(default, tuple):
     if not isinstance(value, (tuple, list)):
       return False
-    first = default[0] if default else ''
+    if not default:  # no example of what it may hold
+      return all(isinstance(v, (str, int)) for v in value)
+    first = default[0]
     if isinstance(first, tuple):  # rows of one form
       return all(
         isinstance(v, (tuple, list))
@@ -78,7 +80,7 @@ def validate(config: config_lib.ConfigDict, num_devices: int) -> None:
   Raises:
     UserError: names the key, its value and what would be valid.
   """
-  from jaxseg_da import evaluate, methods, pairs, parallel
+  from jaxseg_da import evaluate, pairs, parallel
 
   one_of = (
     ('backend', parallel.BACKENDS),
@@ -87,12 +89,15 @@ def validate(config: config_lib.ConfigDict, num_devices: int) -> None:
     ('model.preset', ('full', 'reduced')),
     ('model.aspp_branches', (2, 4)),
     ('model.compute_dtype', ('float32', 'bfloat16', 'float64')),
-    ('data.normalization', ('unit', 'caffe_bgr')),
+    ('data.normalization', ('unit', 'caffe_bgr', 'imagenet_rgb')),
     ('data.resize', RESIZE_MODES),
     ('data.target_resize', ('', *RESIZE_MODES)),
     ('evaluate.mode', ('whole', 'sliding')),
     ('lse.focal', ('pixel', 'batch', 'none')),
     ('lse.visits', ('once', 'released')),
+    ('cbst.policy', ('cbst', 'mxnet', 'global')),
+    ('cbst.regulariser', ('none', 'mrkld', 'lrent')),
+    ('cbst.mrkld_effective', ('released', 'paper')),
     ('dacs.weight_mode', ('threshold_uniform', 'threshold', 'none')),
   )
   values = dict(config_lib.leaves(config))
@@ -104,7 +109,7 @@ def validate(config: config_lib.ConfigDict, num_devices: int) -> None:
   _validate_batch(config.batch_size, num_devices)
   _validate_sizes(config)
   validate_pipeline(config)
-  _validate_stages(config, methods.NAMES)
+  _validate_stages(config)
   evaluate.check(config.evaluate)
   if config.pair not in pairs.BENCHMARKS:
     raise errors.unknown('config.pair', config.pair, pairs.BENCHMARKS)
@@ -197,12 +202,14 @@ def validate_pipeline(config) -> None:
     )
 
 
-def _validate_stages(config, methods) -> None:
+def _validate_stages(config) -> None:
+  from jaxseg_da import methods
+
   seen = []
   for name in config.pipeline:
     block = config.stages[name]
-    if block.method not in methods:
-      raise errors.unknown('method', block.method, methods)
+    if block.method not in methods.NAMES:
+      raise errors.unknown('method', block.method, methods.NAMES)
     if block.init_from and block.init_from not in seen:
       raise errors.UserError(
         f'config.stages.{name}.init_from={block.init_from!r} is no earlier '
@@ -212,8 +219,11 @@ def _validate_stages(config, methods) -> None:
       raise errors.unknown(
         f'config.stages.{name}.optim', block.optim, config.optim
       )
-    if block.steps < 0:
-      raise errors.UserError(f'config.stages.{name}.steps must not be negative')
+    decided = block.updates_of or block.method in methods.SELECTING
+    if block.steps < (0 if decided else 1):
+      raise errors.UserError(
+        f'config.stages.{name}.steps={block.steps} must be at least 1'
+      )
     for other in block.updates_of:
       if other not in seen:
         raise errors.UserError(

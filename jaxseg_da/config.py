@@ -88,7 +88,7 @@ def base_config() -> ConfigDict:
   c.data.source_crop = (0, 0)  # (H, W) of a random crop; (0, 0): none
   c.data.target_crop = (0, 0)  # (H, W), as source_crop
   c.data.num_classes = 19  # 19 Cityscapes classes
-  c.data.normalization = 'unit'  # unit | caffe_bgr
+  c.data.normalization = 'unit'  # unit | caffe_bgr | imagenet_rgb
 
   c.augment = ConfigDict()
   c.augment.flip = True  # left-right, probability one half
@@ -144,6 +144,32 @@ def base_config() -> ConfigDict:
   c.lse.quantise = True  # cut patches to 8 bits, as the released PNG files
   # once: every selected image | released: one visit more, with repetition
   c.lse.visits = 'once'
+
+  c.cbst = ConfigDict()
+  # Portions are (first round, growth per round, limit); released code: CRST's
+  # crst_seg.py with its scripts.
+  c.cbst.target_portion = (0.20, 0.05, 0.5)  # of each class's pixels
+  c.cbst.source_portion = (0.03, 0.0025, 0.06)  # of the source images
+  # cbst: threshold per class | mxnet: the same in CBST's own code, whose lists
+  # have one zero too many | global: one threshold (plain self-training)
+  c.cbst.policy = 'cbst'
+  # Passes over the target images per round: all of `data.target`, while the
+  # released list has 505 of 2975 (prepare the data with its --list for that).
+  # A step has as many source as target images; the released loop shuffles both
+  # into one list, so a batch there is mixed at random.
+  c.cbst.epochs = 2
+  c.cbst.scale = 0.9  # of the labelled images: test_scale
+  c.cbst.flip = True  # labels average both mirrored views: test_flipping
+  # (H, W) of a window of the images, scaled by 0.5 .. 1.5; (0, 0): their size
+  c.cbst.crop = (0, 0)
+  c.cbst.mining = 0.8  # probability of a window around a rare class
+  c.cbst.mine_share = 1e-3  # of all pixels; a class with less is rare
+  c.cbst.regulariser = 'none'  # none (CBST) | mrkld | lrent (CRST)
+  c.cbst.mrkld_alpha = 0.1  # mrkld.sh
+  # Weight of MRKLD. released: alpha ** 2, it is multiplied twice | paper: alpha
+  c.cbst.mrkld_effective = 'released'
+  c.cbst.lrent_alpha = 0.25  # lrent.sh; towards 0 labels become hard
+  c.cbst.frozen_bn = False  # train the network in evaluation mode; CRST does
 
   c.checkpoint = ConfigDict()
   c.checkpoint.every_steps = 200  # and after the last step

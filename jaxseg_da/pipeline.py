@@ -29,15 +29,7 @@ def check_data(run: Run) -> None:
     UserError: a dataset, split or weight file is missing; names it.
   """
   for name in run.config.pipeline:
-    method = train.build(run.config, name).method
-    block = run.config.stages[name]
-    decided = block.steps or block.updates_of
-    if not decided and method.before_stage is base.no_artifacts:
-      raise errors.UserError(
-        f'config.stages.{name}.steps must be at least 1: {block.method} does '
-        'not decide it'
-      )
-    for domain in method.domains.values():
+    for domain in train.build(run.config, name).method.domains.values():
       run.dataset(domain.spec)
   for spec in results.specs(run.config):
     run.dataset(spec)

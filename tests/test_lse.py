@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg_da import checks, errors, main, optim, parallel, resolve, train
+from jaxseg_da import checks, errors, optim, parallel, resolve, train
 from jaxseg_da import config as config_lib
 from jaxseg_da.data import selection
 from jaxseg_da.methods import base, lse
@@ -319,14 +319,3 @@ def test_configs(arg):
     rates = dict(optim.group_table(config.optim.main, params))
     assert rates['segmenter/fc6/bias'].learning_rate == 2
     assert config.optim.main.learning_rate == 1e-6
-
-
-def test_a_stage_without_steps_needs_a_method_that_decides(tmp_path, capsys):
-  flags = support.flags(
-    tmp_path, '--config.stages.dacs.steps=0', '--config.batch_size=8'
-  )
-  assert main.main(['main', *flags]) == main.USAGE
-  assert 'config.stages.dacs.steps must be at least 1' in (
-    capsys.readouterr().err
-  )
-  assert not (tmp_path / 'stages').exists()

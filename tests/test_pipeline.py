@@ -54,6 +54,7 @@ def make(config, stage) -> base.Method:
 @pytest.fixture
 def selecting(monkeypatch):
   monkeypatch.setattr(methods, 'make', make)
+  monkeypatch.setattr(methods, 'SELECTING', ('adabn',))
   CALLS.clear()
 
 

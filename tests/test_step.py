@@ -19,7 +19,7 @@ from jaxseg_da.methods import base
 from tests import toys
 
 BACKENDS = sorted(parallel.BACKENDS)
-METHODS = ('source_only', 'dacs', 'adabn', 'lse')
+METHODS = ('source_only', 'dacs', 'adabn', 'lse', 'cbst')
 
 
 def devices(count: int):

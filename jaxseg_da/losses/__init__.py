@@ -5,9 +5,17 @@ from __future__ import annotations
 from jaxseg_da.losses import (
   entropy,
   focal,
+  regularised,
   segmentation,
   selftraining,
   terms,
 )
 
-__all__ = ['entropy', 'focal', 'segmentation', 'selftraining', 'terms']
+__all__ = [
+  'entropy',
+  'focal',
+  'regularised',
+  'segmentation',
+  'selftraining',
+  'terms',
+]

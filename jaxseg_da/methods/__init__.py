@@ -12,7 +12,10 @@ NAMES = {
   'adabn': 'jaxseg_da.methods.adabn',
   'dacs': 'jaxseg_da.methods.dacs',
   'lse': 'jaxseg_da.methods.lse',
+  'cbst': 'jaxseg_da.methods.cbst',
 }
+# Their host pass decides how many steps a stage has.
+SELECTING = ('cbst', 'lse')
 
 
 def make(config, stage):

@@ -12,6 +12,7 @@ from jaxseg_da.ops import (
   photometric,
   pooling,
   resize,
+  scale_crop,
 )
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
   'photometric',
   'pooling',
   'resize',
+  'scale_crop',
 ]

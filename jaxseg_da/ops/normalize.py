@@ -2,7 +2,9 @@
 
 `caffe_bgr`: channels reversed to BGR, range 0..255, minus the ImageNet means
 of Caffe models, as the published DeepLab-V2 weights expect (Chen et al., arXiv
-1606.00915). `unit`: RGB, scaled to -1..1.
+1606.00915). `imagenet_rgb`: RGB, 0..1, minus mean and divided by deviation of
+ImageNet per channel, as torchvision's weights and CRST expect. `unit`: RGB,
+scaled to -1..1.
 """
 
 from __future__ import annotations
@@ -21,16 +23,21 @@ class Convention(NamedTuple):
   Attributes:
     reverse: whether the network sees BGR.
     mean: per channel, in the network's order.
-    scale: divisor.
+    scale: divisor, one for all or one per channel.
   """
 
   reverse: bool
   mean: tuple[float, float, float]
-  scale: float
+  scale: float | tuple[float, float, float]
 
 
 CONVENTIONS = {
   'caffe_bgr': Convention(True, (104.00698793, 116.66876762, 122.67891434), 1),
+  'imagenet_rgb': Convention(
+    False,
+    (0.485 * 255, 0.456 * 255, 0.406 * 255),
+    (0.229 * 255, 0.224 * 255, 0.225 * 255),
+  ),
   'unit': Convention(False, (127.5, 127.5, 127.5), 127.5),
 }
 
@@ -58,7 +65,7 @@ def normalize(images: jax.Array, name: str, dtype=jnp.float32) -> jax.Array:
   reverse, mean, scale = _convention(name)
   images = jnp.asarray(images).astype(dtype)
   images = images[..., ::-1] if reverse else images
-  return (images - jnp.asarray(mean, dtype)) / scale
+  return (images - jnp.asarray(mean, dtype)) / jnp.asarray(scale, dtype)
 
 
 def to_unit(images: jax.Array, name: str) -> jax.Array:
@@ -72,7 +79,8 @@ def to_unit(images: jax.Array, name: str) -> jax.Array:
     UserError: `name` is unknown.
   """
   _, mean, scale = _convention(name)
-  return (images * scale + jnp.asarray(mean, images.dtype)) / 255
+  images = images * jnp.asarray(scale, images.dtype)
+  return (images + jnp.asarray(mean, images.dtype)) / 255
 
 
 def from_unit(images: jax.Array, name: str) -> jax.Array:
@@ -86,4 +94,5 @@ def from_unit(images: jax.Array, name: str) -> jax.Array:
     UserError: `name` is unknown.
   """
   _, mean, scale = _convention(name)
-  return (images * 255 - jnp.asarray(mean, images.dtype)) / scale
+  images = images * 255 - jnp.asarray(mean, images.dtype)
+  return images / jnp.asarray(scale, images.dtype)

@@ -65,9 +65,10 @@ def scale_invariant_examples(
   outputs, _ = recipe.network.apply(extra['labeller'], images, False)
   logits = models.upsample(outputs['logits'], size)
 
-  made = jax.vmap(lambda *x: examples.make(*x, extra['thresholds'], recipe))(
-    images, logits, target['corner']
+  make = functools.partial(
+    examples.make, thresholds=extra['thresholds'], settings=recipe
   )
+  made = jax.vmap(make)(images, logits, target['corner'])
   images, labels = made.image, made.label
   if recipe.quantise:
     images = normalize.to_unit(images, recipe.normalization)
