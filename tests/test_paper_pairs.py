@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -140,7 +141,7 @@ def folder(tmp_path_factory):
   return root
 
 
-def run(folder, name, *more, workdir='', code=None, pair=PAIR):
+def run(folder, name, *more, workdir='', code=None, pair=PAIR, steps=True):
   """A command on one device in a process of its own."""
   command = [sys.executable, '-m', 'jaxseg_da.main']
   if code:
@@ -149,7 +150,7 @@ def run(folder, name, *more, workdir='', code=None, pair=PAIR):
     f'--config=configs/{name}.py:{pair},size=32x64',
     f'--workdir={folder / (workdir or name)}',
     f'--config.data_dir={folder / "data"}',
-    f'--config.stages.{name}.steps=3',
+    *([f'--config.stages.{name}.steps=3'] if steps else []),
     '--config.batch_size=1',
     '--config.model.preset=reduced',
     '--config.log_every=1',
@@ -254,6 +255,33 @@ def test_other_pairs_from_raw_tree_to_report(folder, pair):
   assert done.returncode == 0, done.stderr
   found = json.loads((folder / pair / 'results.json').read_text())
   assert found['benchmark'] == pair
+  assert found['evaluation']['images'] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('method', 'pair'),
+  [
+    ('lse', 'gta5_to_cityscapes'),
+    ('lse', 'synthia_to_cityscapes,model=deeplabv2'),
+    ('cbst', 'gta5_to_cityscapes'),
+  ],
+)
+def test_rounds_of_self_training_on_exported_trees(folder, method, pair):
+  stages = ('source_only', 'round_1', 'round_2')
+  workdir = re.sub(r'\W', '_', f'{method}_{pair}')
+  done = run(
+    folder,
+    method,
+    f'--config.pipeline={stages}',
+    *(f'--config.stages.{stage}.steps=3' for stage in stages),
+    workdir=workdir,
+    pair=pair,
+    steps=False,
+  )
+  assert done.returncode == 0, done.stderr
+  found = json.loads((folder / workdir / 'results.json').read_text())
+  assert [stage['steps'] for stage in found['stages']] == [3, 3, 3]
   assert found['evaluation']['images'] == 2
 
 
