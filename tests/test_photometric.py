@@ -187,7 +187,8 @@ def test_normalisations_by_hand():
   np.testing.assert_allclose(caffe, expected, rtol=1e-6)
   unit = normalize.normalize(images, 'unit')
   np.testing.assert_allclose(unit, [[-1, 128 / 127.5 - 1, 1]], atol=1e-6)
-  with pytest.raises(errors.UserError, match=r"'imagenet'.*caffe_bgr, imagenet_rgb, unit"):
+  message = r"'imagenet'.*caffe_bgr, imagenet_rgb, unit"
+  with pytest.raises(errors.UserError, match=message):
     normalize.normalize(images, 'imagenet')
 
 
