@@ -132,7 +132,7 @@ def write_json(path: pathlib.Path, value) -> None:
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes an `.npz` that is there whole or not at all."""
   buffer = io.BytesIO()
-  np.savez(buffer, allow_pickle=False, **arrays)
+  np.savez(buffer, **dict(arrays))
   write_bytes(path, buffer.getvalue())
 
 
