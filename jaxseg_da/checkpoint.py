@@ -132,7 +132,8 @@ def write_json(path: pathlib.Path, value) -> None:
 def write_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes an `.npz` that is there whole or not at all."""
   buffer = io.BytesIO()
-  np.savez(buffer, **dict(arrays))
+  entries: dict[str, Any] = dict(arrays)
+  np.savez(buffer, **entries)
   write_bytes(path, buffer.getvalue())
 
 
