@@ -9,7 +9,7 @@ python -m jaxseg_da.main --config=configs/lse.py --workdir=runs/lse
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import errors, pairs
+from jaxseg_da import pairs
 from jaxseg_da.data import selection
 
 NETWORKS = ('fcn8s', 'deeplabv2')
@@ -17,19 +17,11 @@ NETWORKS = ('fcn8s', 'deeplabv2')
 
 def get_config(arg: str = ''):
   """ARG is `BENCHMARK[,key=value...]`; papers' pairs take `model=` as well."""
-  options, network = [], NETWORKS[0]
-  for item in (arg or 'streets').split(','):
-    key, _, value = item.partition('=')
-    if key == 'model':
-      network = value
-    else:
-      options.append(item)
-  config = pairs.apply(config_lib.base_config(), ','.join(options))
+  arg, network = pairs.take_option(arg, 'model', NETWORKS)
+  config = pairs.apply(config_lib.base_config(), arg)
   config.method = 'lse'
   if config.pair == 'streets':
     return _streets(config)
-  if network not in NETWORKS:
-    raise errors.unknown('model', network, NETWORKS)
   return _paper(config, network)
 
 
@@ -84,6 +76,7 @@ def _paper(config, network: str):
   config.lse.window = (height // 2, width // 2)  # 256x512 of 512x1024
   if config.pair.startswith('synthia'):
     config.lse.skip_classes = (9, 14, 16)  # terrain, truck, train
+  config.evaluate.upsample = 'probabilities'  # eval.py
   main = config.optim.main
   if network == 'fcn8s':
     main.update(

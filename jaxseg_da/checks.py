@@ -98,6 +98,17 @@ def validate(config: config_lib.ConfigDict, num_devices: int) -> None:
     ('cbst.policy', ('cbst', 'mxnet', 'global')),
     ('cbst.regulariser', ('none', 'mrkld', 'lrent')),
     ('cbst.mrkld_effective', ('released', 'paper')),
+    ('adversarial.kind', ('adaptsegnet', 'advent', 'minent')),
+    ('adversarial.objective', ('bce', 'least_squares')),
+    ('cdga.group_input', ('probabilities', 'logits', 'features')),
+    ('cdga.resolution', ('input', 'logits')),
+    ('cdga.discriminator', ('shared', 'per_group')),
+    ('cdga.adv_reduction', ('mean', 'sum')),
+    ('cdga.q_normalisation', ('mass', 'pixels')),
+    ('cdga.co_distance', ('l2sq', 'l1')),
+    ('cdga.orth_domains', ('both', 'source', 'target')),
+    ('cdga.cl_form', ('bce', 'positive_only')),
+    ('cdga.cl_target', ('hard', 'soft')),
     ('dacs.weight_mode', ('threshold_uniform', 'threshold', 'none')),
   )
   values = dict(config_lib.leaves(config))
@@ -129,6 +140,10 @@ def validate_numbers(config) -> None:
     'checkpoint.every_steps',
     'checkpoint.keep',
     'model.width',
+    'adversarial.discriminator_width',
+    'cdga.groups',
+    'cdga.hidden',
+    'cdga.kernel',
     'data.num_classes',
     'steps_scale',
   )

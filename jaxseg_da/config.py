@@ -109,6 +109,10 @@ def base_config() -> ConfigDict:
 
   c.optim = ConfigDict()
   c.optim.main = optimizer()
+  # Of the discriminators; AdaptSegNet and ADVENT: Adam at 1e-4, poly.
+  c.optim.discriminator = optimizer(
+    name='adam', learning_rate=1e-4, b1=0.9, b2=0.99
+  )
 
   c.pipeline = ('source_only',)  # stages, in order
   c.stages = ConfigDict()
@@ -171,6 +175,41 @@ def base_config() -> ConfigDict:
   c.cbst.lrent_alpha = 0.25  # lrent.sh; towards 0 labels become hard
   c.cbst.frozen_bn = False  # train the network in evaluation mode; CRST does
 
+  c.adversarial = ConfigDict()  # AdaptSegNet, ADVENT
+  # What is aligned: adaptsegnet (probabilities) | advent (self-information) |
+  # minent (nothing: entropy is minimised directly)
+  c.adversarial.kind = 'adaptsegnet'
+  c.adversarial.objective = 'bce'  # bce | least_squares
+  c.adversarial.weight = 1e-3  # main classifier; lambda_adv2, LAMBDA_ADV_MAIN
+  c.adversarial.aux_weight = 2e-4  # second one; 0: it is not aligned
+  c.adversarial.discriminator_width = 64  # channels of its first layer
+
+  # CDGA has no public code, and its text was not at hand. `recalled` values are
+  # from memory of the article, `chosen` ones ours: docs/methods/cdga.md.
+  c.cdga = ConfigDict()
+  c.cdga.groups = 8  # K; recalled. 1: AdaptSegNet on one level
+  c.cdga.weight = 1e-3  # of the alignment; recalled, AdaptSegNet's
+  c.cdga.consistency_weight = 1e-3  # recalled, unsure
+  c.cdga.orthogonality_weight = 1e-3  # recalled, unsure
+  c.cdga.class_weight = 1e-4  # of class equivalence; recalled, unsure
+  c.cdga.tau = 0.05  # a class is present above; recalled, unsure
+  # What is grouped by: probabilities (recalled) | logits | features
+  c.cdga.group_input = 'probabilities'
+  c.cdga.hidden = 64  # channels of the grouping network; chosen
+  c.cdga.kernel = 1  # size of its convolutions; chosen
+  c.cdga.resolution = 'input'  # input | logits (saves memory); chosen
+  c.cdga.discriminator = 'shared'  # shared | per_group; chosen
+  # The alignment over groups: mean (chosen) | sum, then `weight` per group
+  c.cdga.adv_reduction = 'mean'
+  # Class distributions of groups: by their mass (chosen) | by all pixels
+  c.cdga.q_normalisation = 'mass'  # mass | pixels
+  c.cdga.co_distance = 'l2sq'  # l2sq (recalled) | l1
+  c.cdga.orth_domains = 'both'  # both (recalled, unsure) | source | target
+  c.cdga.cl_form = 'bce'  # bce (recalled, unsure) | positive_only
+  c.cdga.cl_target = 'hard'  # hard: source above tau (recalled, unsure) | soft
+  # First steps of plain alignment, while predictions say little; chosen
+  c.cdga.warmup_steps = 0
+
   c.checkpoint = ConfigDict()
   c.checkpoint.every_steps = 200  # and after the last step
   c.checkpoint.keep = 2  # the newest ones
@@ -184,6 +223,8 @@ def base_config() -> ConfigDict:
   c.evaluate.stride = (341, 683)  # sliding: (H, W) between windows
   c.evaluate.scales = (1.0,)  # of the input; probabilities are averaged
   c.evaluate.flip = False  # average with the mirrored image
+  # logits | probabilities: what is brought to the size of the label
+  c.evaluate.upsample = 'logits'
   c.evaluate.source = False  # also the source's validation split
   c.evaluate.limit = 0  # images; 0: all
   c.evaluate.checkpoint = 'last'  # last | best | STEP (--mode=evaluate)

@@ -9,6 +9,7 @@ times faster classifier.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from jaxseg_da import errors
 
@@ -61,6 +62,34 @@ def parse_arg(arg: str | None) -> tuple[str, dict[str, str]]:
       raise errors.unknown(f'option of {name}', key, valid)
     options[key] = value
   return name, options
+
+
+def take_option(
+  arg: str | None, key: str, choices: Sequence[str]
+) -> tuple[str, str]:
+  """Takes an option of a config file itself out of its argument.
+
+  Args:
+    arg: `BENCHMARK[,key=value...]`.
+    key: the option's name.
+    choices: what it may be; the first is the default.
+
+  Returns:
+    The argument without the option, and its value.
+
+  Raises:
+    UserError: a value that is none of the choices.
+  """
+  rest, chosen = [], choices[0]
+  for item in (arg or 'streets').split(','):
+    name, equals, value = item.partition('=')
+    if name == key and equals:
+      chosen = value
+    else:
+      rest.append(item)
+  if chosen not in choices:
+    raise errors.unknown(key, chosen, choices)
+  return ','.join(rest), chosen
 
 
 def datasets(benchmark: str) -> tuple[str, str]:

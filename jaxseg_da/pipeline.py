@@ -75,8 +75,11 @@ def _run_stage(run: Run, name: str) -> None:
     batches=functools.partial(batches, run, stage),
     stop=run.stop,
     evaluate=functools.partial(results.during, run),
+    say=say,
   )
   state, seconds = train.train(stage, state, loop)
+  predictor = functools.partial(train.predictor, stage, state)
+  stage.method.after_stage(_context(run, name, state, predictor))
   record = {
     'name': name,
     'method': stage.method.name,
@@ -84,6 +87,7 @@ def _run_stage(run: Run, name: str) -> None:
     'steps': stage.steps,
     'segmentation_updates': stage.method.segmentation_updates(stage.steps),
     'seconds': round(seconds, 1),
+    'warning': stage.method.verdict(results.last_records(run, name)),
     **results.after(run, stage, state),
   }
   checkpoints.close()
@@ -104,9 +108,7 @@ def _before_stage(run: Run, name: str, previous) -> base.Artifacts:
   predictor = None
   if previous is not None:
     predictor = functools.partial(train.predictor, run.stage(origin), previous)
-  context = base.StageContext(
-    run.config, name, folder, previous, predictor, run.dataset, say
-  )
+  context = _context(run, name, previous, predictor)
   artifacts = stage.method.before_stage(context)
   if artifacts.steps is not None:
     # Counts that depend on data are scaled after they are computed.
@@ -118,6 +120,14 @@ def _before_stage(run: Run, name: str, previous) -> base.Artifacts:
     checkpoint.write_json(folder / 'artifacts.json', record)
   parallel.barrier(f'artifacts {name}')
   return artifacts
+
+
+def _context(run: Run, name: str, state, predictor) -> base.StageContext:
+  """What the host passes of a stage may use."""
+  folder = run.folder(name) / 'artifacts'
+  return base.StageContext(
+    run.config, name, folder, state, predictor, run.dataset, say
+  )
 
 
 def _weights(config) -> Callable | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -68,7 +69,7 @@ class Progress:
 
     Args:
       step: steps done.
-      scalars: `loss` is shown where it is there.
+      scalars: of them `loss`, or `PHASE/loss` of each phase, is shown.
 
     Returns:
       Images per second; 0 before there is anything to measure.
@@ -92,8 +93,9 @@ class Progress:
     if not (self._tty or last or due):
       return
     parts = [f'{self._stage} {step}/{self._total}']
-    if scalars.get('loss') is not None:
-      parts.append(f'loss {float(scalars["loss"]):.4f}')
+    losses = [v for k, v in scalars.items() if re.search(r'(^|/)loss$', k)]
+    if losses and None not in losses:
+      parts.append(f'loss {", ".join(f"{float(v):.4f}" for v in losses)}')
     if rate:
       images = rate * self._images
       parts.append(f'{images:.{"1f" if images >= 1 else "2g"}} images/s')

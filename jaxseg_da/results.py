@@ -84,6 +84,12 @@ def after(run: Run, stage: train.Stage, state) -> dict:
   }
 
 
+def last_records(run: Run, name: str) -> list[dict]:
+  """The last training records of a stage's log, as many as a verdict reads."""
+  found = [json.loads(line) for line in run.writer.lines(name)]
+  return [r for r in found if 'eval/miou' not in r][-train.RECENT :]
+
+
 def _log(run: Run, stage: train.Stage, step: int, record: dict) -> None:
   """Writes an evaluation, unless the killed attempt before had done so."""
   for line in run.writer.lines(stage.name):

@@ -6,6 +6,7 @@ steps and otherwise only feeds the compiled step.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import math
@@ -24,6 +25,8 @@ from jaxseg_da import step as step_lib
 from jaxseg_da import train_state as train_state_lib
 from jaxseg_da.methods import base
 from jaxseg_da.ops import augment, normalize
+
+RECENT = 10  # records of the log that a verdict is based on
 
 
 class Diverged(RuntimeError):
@@ -157,21 +160,21 @@ def _fresh_optimizers(stage: Stage, params):
 def predictor(
   stage: Stage,
   state: train_state_lib.TrainState,
-  function: Callable = lambda forward, images: forward(images),
+  function: Callable = lambda forward, images: forward(images)['logits'],
 ) -> Callable:
   """`images u8 [b, H, W, 3] -> function(forward, images)`, on local devices.
 
   Args:
     stage: whose method predicts.
     state: of that stage.
-    function: pure. It gets `forward`, from normalised images to logits
-      `[b, h, w, C]`, and the normalised images; its outputs are `[b, ...]`. By
-      default they are the logits.
+    function: pure. It gets `forward`, from normalised images to the method's
+      outputs, and the normalised images; what it returns is `[b, ...]`. By
+      default it returns the logits.
   """
 
   def predict(variables, extra, images):
     images = normalize.normalize(images, stage.config.data.normalization)
-    forward = lambda x: stage.method.forward(variables, extra, x)['logits']
+    forward = functools.partial(stage.method.forward, variables, extra)
     return function(forward, images)
 
   return parallel.compile_predictor(predict, state.variables(), state.extra)
@@ -188,6 +191,7 @@ class Loop:
     batches: `(start) -> iterator` of host batches, from step `start` on.
     stop: whether the process was told to stop.
     evaluate: `(stage, state, step) -> None`, between steps.
+    say: prints a line, once per run.
   """
 
   backend: parallel.Backend
@@ -196,6 +200,7 @@ class Loop:
   batches: Callable
   stop: Callable[[], bool]
   evaluate: Callable = lambda stage, state, step: None
+  say: Callable[[str], None] = lambda text: None
 
 
 def train(
@@ -243,6 +248,7 @@ def train(
   )
   batches = loop.batches(start)
   metrics, compile_seconds = None, 0.0
+  recent, said = collections.deque(maxlen=RECENT), None
   entered = time.monotonic() - spent
   try:
     for done in range(start + 1, stage.steps + 1):
@@ -263,6 +269,11 @@ def train(
           scalars['compile_seconds'] = round(compile_seconds, 3)
           compile_seconds = 0.0
         loop.writer.write_scalars(stage.name, done, scalars)
+        recent.append(scalars)
+        verdict = stage.method.verdict(recent)
+        if verdict and verdict != said:
+          loop.say(f'warning: {stage.name} at step {done}: {verdict}')
+        said = verdict
       stop = _told_to_stop(loop, done)
       due = every and done % every == 0 and not last
       saving = last or stop or done % config.checkpoint.every_steps == 0

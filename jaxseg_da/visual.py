@@ -125,6 +125,42 @@ def legend(
   return strip
 
 
+def heatmap(
+  values: np.ndarray, rows: Sequence[str], columns: Sequence[str]
+) -> np.ndarray:
+  """A table of shares, the darker the larger, with per cent written inside.
+
+  Args:
+    values: float `[R, C]`, 0..1.
+    rows: R names.
+    columns: C names.
+
+  Returns:
+    u8 `[(R + 1) * 24, W, 3]`.
+
+  Raises:
+    ValueError: the names do not fit the values.
+  """
+  if values.shape != (len(rows), len(columns)):
+    raise ValueError(f'{values.shape} values, {len(rows)} x {len(columns)}')
+  margin, width = 150, 72
+  shape = ((len(rows) + 1) * _BAR, margin + len(columns) * width, 3)
+  page = np.full(shape, _PAPER, np.uint8)
+  for j, name in enumerate(columns):
+    at = margin + j * width
+    _text(page[:_BAR, at : at + width - 2], name, (2, _BAR - 8), _INK, 0.38)
+  for i, name in enumerate(rows):
+    line = page[(i + 1) * _BAR : (i + 2) * _BAR]
+    _text(line[:, :margin], name, (4, _BAR - 8), _INK)
+    for j, value in enumerate(np.clip(values[i], 0, 1)):
+      at = margin + j * width
+      cell = line[:-1, at : at + width - 1]
+      cell[:] = np.rint(255 - np.array([205, 150, 90]) * value)
+      if value >= 0.005:
+        _text(cell, f'{value:.0%}', (4, _BAR - 8), contrast(cell[0, 0]), 0.4)
+  return page
+
+
 def contrast(colour: Sequence[int]) -> tuple[int, int, int]:
   """Black or white, whichever is easier to read on an RGB colour.
 

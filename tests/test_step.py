@@ -19,7 +19,15 @@ from jaxseg_da.methods import base
 from tests import toys
 
 BACKENDS = sorted(parallel.BACKENDS)
-METHODS = ('source_only', 'dacs', 'adabn', 'lse', 'cbst')
+METHODS = (
+  'source_only',
+  'dacs',
+  'adabn',
+  'lse',
+  'cbst',
+  'adversarial',
+  'cdga',
+)
 
 
 def devices(count: int):

@@ -10,7 +10,7 @@ from jaxseg_da import config as config_lib
 from jaxseg_da import parallel, train
 from jaxseg_da.models import base as models_base
 
-SIZE = (24, 32)
+SIZE = (32, 32)  # the least that a discriminator sees
 
 
 def config(method: str = 'source_only', **values) -> config_lib.ConfigDict:
@@ -21,6 +21,7 @@ def config(method: str = 'source_only', **values) -> config_lib.ConfigDict:
   c.batch_size = c.scale_reference_batch = 8
   c.data.source_size = c.data.target_size = SIZE
   c.lse.window = (SIZE[0] // 2, SIZE[1] // 2)
+  c.adversarial.discriminator_width, c.cdga.groups = 4, 3
   c.optim.main.update(name='sgd', learning_rate=0.05, weight_decay=1e-3)
   c.pipeline = (method,)
   with c.unlocked():

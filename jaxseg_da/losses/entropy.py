@@ -1,11 +1,17 @@
-"""Entropy of predictions, normalised within an image and class.
+"""Entropy of predictions: a loss, a map for discriminators, a selection.
+
+Vu et al., ADVENT (CVPR 2019): MinEnt minimises the entropy of target
+predictions, AdvEnt shows a discriminator what each class adds to it. Entropies
+are divided by `log C` there, so that they are in 0..1.
 
 Subhani and Ali, Learning from Scale-Invariant Examples for Domain Adaptation in
-Semantic Segmentation (ECCV 2020): pixels whose normalised entropy reaches their
-class's threshold are not trained on.
+Semantic Segmentation (ECCV 2020): pixels whose entropy, normalised within image
+and class, reaches their class's threshold are not trained on.
 """
 
 from __future__ import annotations
+
+import math
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +31,36 @@ def entropy(probabilities: jax.Array, eps: float = 1e-12) -> jax.Array:
   """
   p = probabilities.astype(terms.loss_dtype(probabilities.dtype))
   return -jnp.sum(p * jnp.log(p + eps), axis=-1)
+
+
+def weighted_self_information(probabilities: jax.Array) -> jax.Array:
+  """What each class adds to the entropy: `-p log2(p + 1e-30) / log2(C)`.
+
+  The offset keeps value and slope finite at p = 0, where the slope is 99.7 /
+  log2(C). It is a normal number in float32.
+
+  Args:
+    probabilities: float `[..., C]` with C at least 2.
+
+  Returns:
+    `[..., C]`, float32 or better; its sum over C is in 0..1.
+  """
+  p = probabilities.astype(terms.loss_dtype(probabilities.dtype))
+  return p * jnp.log2(p + 1e-30) / -math.log2(p.shape[-1])
+
+
+def entropy_loss(probabilities: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Summed normalised entropy of predictions, and their number (MinEnt).
+
+  Args:
+    probabilities: float `[..., C]` with C at least 2.
+
+  Returns:
+    (total, count): scalars, float32 or better; their ratio is in 0..1.
+  """
+  information = weighted_self_information(probabilities)
+  count = information.size // information.shape[-1]
+  return jnp.sum(information), jnp.asarray(count, information.dtype)
 
 
 def class_normalised(

@@ -13,6 +13,8 @@ NAMES = {
   'dacs': 'jaxseg_da.methods.dacs',
   'lse': 'jaxseg_da.methods.lse',
   'cbst': 'jaxseg_da.methods.cbst',
+  'adversarial': 'jaxseg_da.methods.adversarial',
+  'cdga': 'jaxseg_da.methods.cdga',
 }
 # Their host pass decides how many steps a stage has.
 SELECTING = ('cbst', 'lse')

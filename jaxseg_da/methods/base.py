@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -118,18 +118,18 @@ NO_ARTIFACTS = Artifacts()
 
 @dataclasses.dataclass(frozen=True)
 class StageContext:
-  """What `before_stage` may use: a resumable host pass before training.
+  """What a host pass may use: `before_stage`, or `after_stage`.
 
   Attributes:
     config: the resolved configuration.
     stage: name of the stage.
     folder: where artefacts go; what is there already was written before.
-    previous: state that `init_from` named, or None.
+    previous: state that `init_from` named, or None; after the stage its own.
     predictor: `(function) -> predict` of that state; `predict` takes images u8
       `[b, H, W, 3]`, split over local devices, and gives what the pure
       `function(forward, images)` makes of them normalised, a pytree of
-      `[b, ...]`; `forward` gives logits `[b, h, w, C]`. None without
-      `previous`.
+      `[b, ...]`; `forward` is `Method.forward`, a dict with `logits`
+      `[b, h, w, C]`. None without `previous`.
     open_dataset: `(spec) -> source` of decoded examples.
     say: prints a line, once per run.
   """
@@ -159,6 +159,16 @@ def no_artifacts(context: StageContext) -> Artifacts:
   """No host pass."""
   del context
   return NO_ARTIFACTS
+
+
+def no_pictures(context: StageContext) -> None:
+  """Nothing to show."""
+  del context
+
+
+def no_verdict(records: Sequence[Mapping[str, float]]) -> str | None:
+  """Nothing is known that could go wrong."""
+  del records
 
 
 def adopt_networks(
@@ -199,7 +209,11 @@ class Method:
     predict: `(variables, extra, images) -> {'logits': [b, h, w, C]}`, images
       normalised; what evaluate, predict and `before_stage` call.
     adopt: `(previous, fresh) -> state`, what `init_from` takes over.
-    before_stage: host pass before the first step.
+    before_stage: resumable host pass before the first step.
+    after_stage: host pass after the last; pictures `*.png` that it leaves in
+      the folder are shown in the report.
+    verdict: what has gone wrong, in one sentence, or None; reads the last
+      records of the log. It is printed, and kept in results.json.
     shared: whether runs of it are cached and shared between methods.
   """
 
@@ -212,6 +226,8 @@ class Method:
   predict: Callable[..., Mapping[str, jax.Array]] | None = None
   adopt: Callable[..., train_state_lib.TrainState] = adopt_networks
   before_stage: Callable[[StageContext], Artifacts] = no_artifacts
+  after_stage: Callable[[StageContext], None] = no_pictures
+  verdict: Callable[[Sequence[Mapping[str, float]]], str | None] = no_verdict
   shared: bool = False
 
   def segmentation_updates(self, steps: int) -> int:

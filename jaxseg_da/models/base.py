@@ -21,9 +21,10 @@ class Network:
     apply: `(variables, images, train, keys=None) -> (outputs, batch_stats)`.
       `images` are normalised floats `[B, H, W, 3]`; outputs are a dict with
       `logits` `[B, h, w, C]` at the network's own resolution and, where the
-      network has the head, `aux_logits`. With `train=True` normalisation uses
-      the batch's statistics and the returned ones have moved; with
-      `train=False` it uses the running ones and returns them unchanged. `keys`
+      network has them, `aux_logits` of a second head, and `features`.
+      With `train=True` normalisation uses the batch's statistics and the
+      returned ones have moved; with `train=False` it uses the running ones and
+      returns them unchanged. `keys`
       are random keys `[B]`, as `rng.Keys.examples` gives them: what a network
       with dropout needs in training, and what others ignore.
   """

@@ -44,7 +44,7 @@ class DeepLab(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> dict[str, jax.Array]:
-    """Logits of `images` `[B, H, W, 3]`: BGR, 0..255, mean subtracted."""
+    """Logits and features of `images` `[B, H, W, 3]`: BGR minus the mean."""
     o = self.options
     features = resnet.ResNet(
       self.blocks, self.planes, self.stem, o, name='backbone'
@@ -53,7 +53,8 @@ class DeepLab(nn.Module):
     def head(name):
       return aspp.ASPP(self.num_classes, self.aspp_branches, o, name=name)
 
-    outputs = {'logits': head('classifier')(features['layer4'])}
+    last = features['layer4']
+    outputs = {'logits': head('classifier')(last), 'features': last}
     if self.aux_head:
       outputs['aux_logits'] = head('aux_classifier')(features['layer3'])
     return outputs

@@ -116,11 +116,11 @@ class Street(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool) -> dict[str, jax.Array]:
-    """Logits of normalised `images` `[B, H, W, 3]`, float32 at least."""
+    """Logits and stride-8 features of normalised `images` `[B, H, W, 3]`."""
     fine, coarse = Backbone(
       self.width, self.dilations, self.options, name='backbone'
     )(images, train)
     logits = Head(self.num_classes, self.options, name='classifier')(
       fine, coarse, train
     )
-    return {'logits': logits}
+    return {'logits': logits, 'features': coarse}

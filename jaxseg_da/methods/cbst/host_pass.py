@@ -44,7 +44,10 @@ def probabilities(
   """
   size = images.shape[1:3]
   images = resize.half_pixel(images, [round(scale * n) for n in size])
-  predict = lambda x: jax.nn.softmax(models.upsample(forward(x), size))
+
+  def predict(x):
+    return jax.nn.softmax(models.upsample(forward(x)['logits'], size))
+
   result = predict(images)
   if flip:
     result = (result + predict(images[:, :, ::-1])[:, :, ::-1]) / 2

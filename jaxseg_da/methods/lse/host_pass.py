@@ -106,7 +106,7 @@ def _select(
   config = context.config
 
   def statistics(forward, images):
-    probabilities = _probabilities(forward(images), domain.size)
+    probabilities = _probabilities(forward(images)['logits'], domain.size)
     sums, counts = jax.lax.map(selection.confidence_sums, probabilities)
     return {'sums': sums, 'counts': counts}
 
@@ -145,7 +145,7 @@ def _thresholds(
     return thresholds
 
   def uncertainty(forward, images):
-    probabilities = _probabilities(forward(images), domain.size)[0]
+    probabilities = _probabilities(forward(images)['logits'], domain.size)[0]
     classes = jnp.argmax(probabilities, axis=-1)
     values = entropy.class_normalised(
       entropy.entropy(probabilities), classes, num_classes
@@ -228,7 +228,7 @@ def _picture(
     image = transforms.resize(image, domain.size, domain.resize)
 
     def patch(forward, images, corner=(top, left)):
-      logits = models.upsample(forward(images), domain.size)
+      logits = models.upsample(forward(images)['logits'], domain.size)
       make = functools.partial(
         examples.make,
         corner=jnp.asarray(corner),
