@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
+
+
+def is_loss(name: str) -> bool:
+  """Whether a number is the whole loss, or that of one of several phases."""
+  return name.rpartition('/')[2] == 'loss'
 
 
 class Progress:
@@ -93,7 +97,7 @@ class Progress:
     if not (self._tty or last or due):
       return
     parts = [f'{self._stage} {step}/{self._total}']
-    losses = [v for k, v in scalars.items() if re.search(r'(^|/)loss$', k)]
+    losses = [v for k, v in scalars.items() if is_loss(k)]
     if losses and None not in losses:
       parts.append(f'loss {", ".join(f"{float(v):.4f}" for v in losses)}')
     if rate:

@@ -190,6 +190,7 @@ def _stages(results: Mapping[str, Any]) -> str:
     '<section><h2>Stages</h2>'
     + _table(head, rows, 'Target validation after each stage, in percent.')
     + _best(results)
+    + _warnings(results)
     + '</section>\n'
   )
 
@@ -205,6 +206,16 @@ def _best(results: Mapping[str, Any]) -> str:
   )
 
 
+def _warnings(results: Mapping[str, Any]) -> str:
+  """What the stages' methods say has gone wrong."""
+  return ''.join(
+    f'<p class="note"><strong>{html.escape(stage["name"])}:</strong> '
+    f'{html.escape(stage["warning"])}.</p>'
+    for stage in results['stages']
+    if stage.get('warning')
+  )
+
+
 def _curves(records: Sequence[Mapping[str, Any]]) -> str:
   """The total loss and the evaluations openly, all else folded away."""
   names = list(dict.fromkeys(k for r in records for k in r))
@@ -212,9 +223,11 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> str:
   for name in names:
     series = _series(records, name)
     # A number that was logged once per stage is in the tables.
-    if name == 'loss' or any(len(xs) > 1 for xs, _ in series.values()):
+    if progress_lib.is_loss(name) or any(
+      len(xs) > 1 for xs, _ in series.values()
+    ):
       found[name] = charts.lines(name, series)
-  shown = [n for n in found if n in ('loss', 'eval/miou')]
+  shown = [n for n in found if progress_lib.is_loss(n) or n == 'eval/miou']
   rest = [n for n in found if n not in shown and found[n]]
   first = ''.join(found[n] for n in shown)
   more = ''.join(found[n] for n in rest)

@@ -205,6 +205,9 @@ def table(found: dict) -> str:
       value = stage['source_evaluation']['miou']
       text += f'\n{stage["name"]} on the source: {value:.2f}'
       break
+  for stage in found['stages']:
+    if stage.get('warning'):
+      text += f'\nwarning: {stage["name"]}: {stage["warning"]}'
   return text
 
 

@@ -246,3 +246,12 @@ def test_labels_of_the_target_are_only_for_the_oracle():
     for spec in results.specs(config):
       assert spec.endswith(':validation')
   assert ('oracle', True) in seen and ('dacs', False) in seen
+
+
+def test_a_config_file_takes_its_own_option():
+  choices = ('a', 'b')
+  take = lambda arg: pairs.take_option(arg, 'kind', choices)
+  assert take('') == ('streets', 'a')
+  assert take('streets,kind=b,size=64x64') == ('streets,size=64x64', 'b')
+  with pytest.raises(errors.UserError, match=r'kind.*a, b'):
+    take('streets,kind=c')

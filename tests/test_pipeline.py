@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxseg_da import checkpoint, main, methods, modes
+from jaxseg_da import checkpoint, main, methods, modes, visual
 from jaxseg_da.methods import base, source_only
 from tests import support
 
@@ -25,7 +25,7 @@ def select(context: base.StageContext) -> base.Artifacts:
   """A selection in small: labels the target once and decides three steps."""
   images = context.open_dataset(context.config.data.target)
   first = np.stack([images[i]['image'] for i in range(2)])
-  predict = context.predictor(lambda forward, images: forward(images))
+  predict = context.predictor(lambda forward, x: forward(x)['logits'])
   logits = predict(first)
   labels = np.asarray(logits).argmax(-1).astype(np.uint8)
   CALLS.append(context.stage)
@@ -41,13 +41,33 @@ def keep(variables, artifacts: base.Artifacts):
   return {'labels': jax.numpy.asarray(np.load(artifacts.files['labels']))}
 
 
+def draw(context: base.StageContext) -> None:
+  """A picture of what the finished stage predicts."""
+  predict = context.predictor(lambda forward, x: forward(x)['logits'])
+  image = context.open_dataset(context.config.data.target)[0]['image']
+  classes = np.asarray(predict(image[None]))[0].argmax(-1)
+  picture = visual.encode_png(visual.colourise(classes))
+  checkpoint.write_bytes(context.folder / 'classes.png', picture)
+
+
+def complain(records) -> str | None:
+  """Speaks up from the third record on."""
+  steps = [record['loss'] for record in records]
+  return f'{len(steps)} records' if len(steps) > 2 else None
+
+
 def make(config, stage) -> base.Method:
   method = source_only.make(config, stage)
   if stage.method != 'adabn':
     return method
   # In the place of a registered name: a method with a host pass.
   return dataclasses.replace(
-    method, before_stage=select, init_extra=keep, shared=False
+    method,
+    before_stage=select,
+    after_stage=draw,
+    verdict=complain,
+    init_extra=keep,
+    shared=False,
   )
 
 
@@ -87,6 +107,7 @@ def test_a_host_pass_decides_the_steps_and_the_control_follows(
   config, workdir, _ = main.parse(flags(tmp_path))
   opened = modes.open_run(config, workdir)
   state = opened.restore('dacs')
+  assert (folder / 'artifacts' / 'classes.png').exists()
   labels = np.load(folder / 'artifacts' / 'labels.npy')
   np.testing.assert_array_equal(state.extra['labels'], labels)
   assert opened.steps('control') == 3
@@ -111,3 +132,17 @@ def test_an_interrupted_run_does_not_repeat_the_host_pass(
   assert not (tmp_path / 'results.json').exists()
   assert main.main(flags(tmp_path)) == main.DONE
   assert CALLS == ['dacs']
+
+
+def test_a_verdict_is_printed_kept_and_shown(selecting, tmp_path, capfd):
+  assert main.main([*flags(tmp_path), '--config.log_every=1']) == main.DONE
+  printed = capfd.readouterr().err
+  assert printed.count('warning: dacs at step 3: 3 records') == 1
+  found = json.loads((tmp_path / 'results.json').read_text())
+  warnings = {s['name']: s['warning'] for s in found['stages']}
+  assert warnings == {
+    'source_only': None,
+    'dacs': '3 records',
+    'control': None,
+  }
+  assert '3 records' in (tmp_path / 'report.html').read_text()

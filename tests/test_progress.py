@@ -51,6 +51,14 @@ def test_progress_shows_a_rate_below_one():
   assert stream.getvalue() == 'a 2/3  0.013 images/s  ETA 1:20\n'
 
 
+def test_progress_shows_the_loss_of_every_phase():
+  clock, stream = Clock(), io.StringIO()
+  progress = progress_lib.Progress('a', 0, 3, stream=stream, clock=clock)
+  clock.now += 1
+  progress.update(3, {'G/loss': 0.5, 'loss/source': 7.0, 'D/loss': 0.25})
+  assert stream.getvalue().startswith('a 3/3  loss 0.5000, 0.2500  ')
+
+
 def test_progress_rewrites_one_line_on_a_terminal():
   clock, stream = Clock(), Terminal()
   progress = progress_lib.Progress('a', 0, 3, stream=stream, clock=clock)

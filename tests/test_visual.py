@@ -64,6 +64,18 @@ def test_legend_shows_every_colour_and_name():
     visual.legend(('road',))
 
 
+def test_heatmap_is_darker_where_shares_are_larger():
+  values = np.array([[0.0, 0.5, 1.0], [0.2, 0.8, 0.0]])
+  page = visual.heatmap(values, ['a', 'b'], ['x', 'y', 'z'])
+  assert page.shape[0] == 3 * 24
+  # The corner of a cell is free of text.
+  row = page[25, 151::72].astype(int).sum(-1)
+  assert row[0] == 3 * 255
+  assert row[0] > row[1] > row[2]
+  with pytest.raises(ValueError, match='2 x 2'):
+    visual.heatmap(values, ['a', 'b'], ['x', 'y'])
+
+
 def test_contrast():
   assert visual.contrast((0, 0, 142)) == (255, 255, 255)
   assert visual.contrast((220, 220, 0)) == (0, 0, 0)
