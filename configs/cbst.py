@@ -35,7 +35,8 @@ def get_config(arg: str = ''):
 
 
 def _streets(config):
-  """Half of the epochs, and all of the few source images."""
+  """As configs/lse.py: half of the epochs; all of the few source images."""
+  config.stages.source_only.steps = 1000
   config.cbst.epochs = 1
   config.cbst.source_portion = (1.0, 0.0, 1.0)
   config.optim.cbst.learning_rate = 3e-5  # as configs/lse.py; tuned on seed 10
