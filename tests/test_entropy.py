@@ -48,6 +48,55 @@ def test_entropy_of_bfloat16_is_float32():
   np.testing.assert_allclose(values, [np.log(2)], rtol=1e-6)
 
 
+def test_weighted_self_information_by_hand():
+  p = jnp.array([[0.5, 0.25, 0.25, 0], [0.25, 0.25, 0.25, 0.25], [0, 0, 0, 1]])
+  expected = [[0.25, 0.25, 0.25, 0], [0.25, 0.25, 0.25, 0.25], [0, 0, 0, 0]]
+  information = entropy.weighted_self_information(p)
+  np.testing.assert_allclose(information, expected, atol=1e-7)
+  total, count = entropy.entropy_loss(p[None])
+  np.testing.assert_allclose(total, 0.75 + 1 + 0, rtol=1e-6)
+  assert count == 3
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.float64])
+def test_weighted_self_information_at_certainty(dtype):
+  with jax.enable_x64(True):
+    total = lambda p: jnp.sum(entropy.weighted_self_information(p))
+    p = jnp.array([0, 1e-30, 1e-12, 1], dtype)
+    value, gradient = jax.jit(jax.value_and_grad(total))(p)
+    assert value.dtype == gradient.dtype == dtype
+    # -(log2(p + e) + p / (p + e) / ln 2) / log2(4), e = 1e-30
+    e, q = 1e-30, np.asarray(p, np.float64)
+    slope = -(np.log2(q + e) + q / (q + e) / np.log(2)) / 2
+    np.testing.assert_allclose(gradient, slope, rtol=1e-6)
+    np.testing.assert_allclose(gradient[0], 99.66 / 2, rtol=1e-4)
+    # Through a saturated softmax: nothing moves, and nothing is NaN.
+    logits = jnp.array([[200.0, 0, -200, -1e30]], dtype)
+    loss = lambda x: entropy.entropy_loss(jax.nn.softmax(x))[0]
+    np.testing.assert_allclose(jax.grad(loss)(logits), 0, atol=1e-30)
+
+
+def test_entropy_loss_gradient():
+  with jax.enable_x64(True):
+    logits = np.random.default_rng(0).normal(0, 3, (2, 3, 2, 5))
+    loss = lambda x: entropy.entropy_loss(jax.nn.softmax(x))[0]
+    test_util.check_grads(jax.jit(loss), (logits,), order=1, modes=['rev'])
+
+
+def test_entropy_loss_adds_up_over_parts():
+  p = np.random.default_rng(0).dirichlet(np.ones(7), (4, 3, 2))
+  p = jnp.asarray(p, jnp.float32)
+  total, count = entropy.entropy_loss(p)
+  parts = [entropy.entropy_loss(x) for x in (p[:1], p[1:])]
+  np.testing.assert_allclose(total, sum(t for t, _ in parts), rtol=1e-6)
+  assert count == sum(n for _, n in parts) == 24
+  # The sum over classes is the entropy in units of that of equal ones.
+  expected = entropy.entropy(p) / np.log(7)
+  information = entropy.weighted_self_information(p)
+  np.testing.assert_allclose(information.sum(-1), expected, rtol=1e-5)
+  assert entropy.entropy_loss(p.astype(jnp.bfloat16))[0].dtype == jnp.float32
+
+
 def test_class_normalised_by_hand():
   values = jnp.array([[1.0, 3.0, 2.0], [5.0, 9.0, 0.5]])
   classes = jnp.array([[0, 0, 0], [2, 2, 3]], jnp.uint8)
