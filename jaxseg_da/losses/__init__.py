@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from jaxseg_da.losses import (
+  adversarial,
   entropy,
   focal,
+  grouping,
   regularised,
   segmentation,
   selftraining,
@@ -12,8 +14,10 @@ from jaxseg_da.losses import (
 )
 
 __all__ = [
+  'adversarial',
   'entropy',
   'focal',
+  'grouping',
   'regularised',
   'segmentation',
   'selftraining',

@@ -19,6 +19,7 @@ All gradients are taken at the parameters from before the step.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -89,7 +90,10 @@ def assign(
 
 
 def group_terms(
-  recipe: Recipe, maps, active: jax.Array, axis_name: str
+  recipe: Recipe,
+  maps: Mapping[str, tuple[jax.Array, jax.Array]],
+  active: jax.Array,
+  axis_name: str,
 ) -> tuple[dict[str, terms.Term], dict[str, jax.Array]]:
   """The three losses that shape the groups.
 
