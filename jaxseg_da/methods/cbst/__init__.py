@@ -103,9 +103,7 @@ def target_examples(recipe: Recipe, context: base.Context) -> Examples:
   as can be, and probabilities of only one image are held.
   """
   extra, size = context.extra, context.batch['target']['image'].shape[1:3]
-  forward = lambda x: recipe.network.apply(extra['labeller'], x, False)[0][
-    'logits'
-  ]
+  forward = lambda x: recipe.network.apply(extra['labeller'], x, False)[0]
 
   def example(inputs):
     image, key_scale, key_corner, key_mine, key_pixel = inputs

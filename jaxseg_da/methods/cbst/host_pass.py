@@ -34,7 +34,7 @@ def probabilities(
   """Class probabilities at the size of the images.
 
   Args:
-    forward: normalised images to logits `[b, h, w, C]`.
+    forward: normalised images to outputs with `logits` `[b, h, w, C]`.
     images: float `[b, H, W, 3]`, normalised.
     scale: factor of the network's input.
     flip: average with the prediction of the mirrored images.
