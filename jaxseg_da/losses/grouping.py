@@ -38,7 +38,7 @@ CLAMP = 1e-7
 def _precise(*arrays: jax.Array) -> list[jax.Array]:
   """Arrays in their common dtype, or float32 where that has fewer bits."""
   dtype = terms.loss_dtype(jnp.result_type(*arrays))
-  return [x.astype(dtype) for x in arrays]
+  return [jnp.asarray(x, dtype) for x in arrays]
 
 
 def _maps(probabilities: jax.Array, assignment: jax.Array) -> list[jax.Array]:
@@ -158,13 +158,13 @@ def _first_maximum(p: jax.Array, a: jax.Array) -> jax.Array:
 
 
 def consistency(
-  source: jax.Array, target: jax.Array, distance: str = 'l2sq'
+  q_source: jax.Array, q_target: jax.Array, distance: str = 'l2sq'
 ) -> jax.Array:
   """L_co: how far the domains' class distributions are apart, over all groups.
 
   Args:
-    source: Q `[K, u]` of the source.
-    target: Q `[K, u]` of the target; both have gradients.
+    q_source: `[K, u]`, from `class_distribution`.
+    q_target: `[K, u]`; both have gradients.
     distance: `l2sq`, the sum of squares, or `l1`, of absolute values.
 
   Returns:
@@ -175,24 +175,24 @@ def consistency(
   """
   if distance not in DISTANCES:
     raise errors.unknown('distance of groups', distance, DISTANCES)
-  source, target = _precise(source, target)
-  difference = target - source
-  return jnp.sum(
-    jnp.square(difference) if distance == 'l2sq' else jnp.abs(difference)
-  )
+  q_source, q_target = _precise(q_source, q_target)
+  difference = q_target - q_source
+  # Not `abs`: its derivative at 0, where domains agree, is 1 in JAX.
+  other = jnp.sign(difference) if distance == 'l1' else difference
+  return jnp.sum(difference * other)
 
 
-def orthogonality(distribution: jax.Array) -> jax.Array:
+def orthogonality(q: jax.Array) -> jax.Array:
   """L_orth of one domain: cosines between the groups' class distributions.
 
   Args:
-    distribution: Q `[K, u]`.
+    q: `[K, u]`, from `class_distribution`.
 
   Returns:
     The sum over pairs of groups of a.b / max(|a| |b|, 1e-8), a scalar from 0,
     no class in common, to K (K - 1) / 2, all alike.
   """
-  (q,) = _precise(distribution)
+  (q,) = _precise(q)
   products = jnp.matmul(q, q.T, precision=lax.Precision.HIGHEST)
   squares = jnp.diagonal(products)
   # Limited before the root, whose slope at 0 is infinite.
@@ -201,16 +201,16 @@ def orthogonality(distribution: jax.Array) -> jax.Array:
 
 
 def class_equivalence(
-  source: jax.Array,
-  target: jax.Array,
+  r_source: jax.Array,
+  r_target: jax.Array,
   tau: float,
   form: str = 'bce',
-  label: str = 'hard',
+  target: str = 'hard',
 ) -> jax.Array:
   """L_cl: the target's groups should hold the classes that the source's hold.
 
-  Cross-entropy of labels y, one per group and class, with `target`, which is
-  limited to [1e-7, 1 - 1e-7]:
+  Each group and class has a label y from the source, and R_T is limited to
+  [1e-7, 1 - 1e-7]:
 
     bce            -mean(y log R_T + (1 - y) log(1 - R_T))
     positive_only  -mean(y log R_T)
@@ -219,28 +219,28 @@ def class_equivalence(
   without its second summand: classes the source's group lacks are let be.
 
   Args:
-    source: R `[K, u]` of the source; no gradient.
-    target: R `[K, u]` of the target.
-    tau: least presence, exclusive, of a class that counts as present.
+    r_source: `[K, u]`, from `presence`; no gradient.
+    r_target: `[K, u]`, R_T.
+    tau: presence above which a class counts as present.
     form: `bce` or `positive_only`.
-    label: `hard`: y = 1 where R_S > tau, else 0. `soft`: y = R_S, whatever tau
-      is; the least value of `bce`, at R_T = R_S, then is the mean entropy of
-      y, not 0.
+    target: `hard`: y = 1 where R_S > tau, else 0; `soft`: y = R_S, and tau does
+      not matter. The minimum of `bce`, at R_T = R_S, then is the mean entropy
+      of y, not 0.
 
   Returns:
     A scalar.
 
   Raises:
-    UserError: `form` or `label` is unknown.
+    UserError: `form` or `target` is unknown.
   """
   if form not in FORMS:
     raise errors.unknown('form of class equivalence', form, FORMS)
-  if label not in TARGETS:
-    raise errors.unknown('target of class equivalence', label, TARGETS)
-  source, target = _precise(lax.stop_gradient(source), target)
-  y = source if label == 'soft' else (source > tau).astype(source.dtype)
-  r = jnp.clip(target, CLAMP, 1 - CLAMP)
-  gain = y * jnp.log(r)
+  if target not in TARGETS:
+    raise errors.unknown('target of class equivalence', target, TARGETS)
+  r_source, r_target = _precise(lax.stop_gradient(r_source), r_target)
+  y = r_source if target == 'soft' else r_source > tau
+  limited = jnp.clip(r_target, CLAMP, 1 - CLAMP)
+  gain = y * jnp.log(limited)
   if form == 'bce':
-    gain = gain + (1 - y) * jnp.log1p(-r)
+    gain += (1 - y) * jnp.log1p(-limited)
   return -jnp.mean(gain)

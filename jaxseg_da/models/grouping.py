@@ -15,6 +15,7 @@ from jaxseg_da import errors
 from jaxseg_da.models import base, initializers, layers, vgg
 
 SLOPE = 0.2
+_DEFAULTS = layers.Options()
 
 
 class Grouping(nn.Module):
@@ -56,7 +57,7 @@ def network(
   groups: int,
   hidden: int = 64,
   kernel: int = 1,
-  options: layers.Options = layers.Options(),
+  options: layers.Options = _DEFAULTS,
 ) -> base.Network:
   """The grouping network as two pure functions.
 
@@ -72,12 +73,12 @@ def network(
   Raises:
     UserError: a size is not positive, or the kernel is even.
   """
-  sizes = {'groups': groups, 'c_hidden': hidden, 'c_kernel': kernel}
+  sizes = {'groups': groups, 'hidden': hidden, 'kernel': kernel}
   for name, value in sizes.items():
     if value < 1:
       raise errors.UserError(f'cdga.{name} is {value}; it must be positive.')
   if kernel % 2 == 0:
-    raise errors.UserError(f'cdga.c_kernel is {kernel}; it must be odd.')
+    raise errors.UserError(f'cdga.kernel is {kernel}; it must be odd.')
   inner = base.from_linen(Grouping(groups, hidden, kernel, options))
 
   def init(key, images):
