@@ -26,6 +26,7 @@ Size = tuple[int, int]
 # slightly different sizes compile few programs.
 _GRID = 32
 MODES = ('whole', 'sliding')
+UPSAMPLED = ('logits', 'probabilities')
 
 
 class Options(NamedTuple):
@@ -39,6 +40,8 @@ class Options(NamedTuple):
     stride: (height, width) between windows.
     scales: factors of the input size; class probabilities are averaged.
     flip: average with the mirrored image, too.
+    upsample: what is interpolated: 'logits', or 'probabilities', whose largest
+      is another class where classes meet; so does LSE's released code.
   """
 
   size: Size = (0, 0)
@@ -47,6 +50,7 @@ class Options(NamedTuple):
   stride: Size = (341, 683)
   scales: tuple[float, ...] = (1.0,)
   flip: bool = False
+  upsample: str = 'logits'
 
 
 WHOLE = Options()
@@ -131,6 +135,7 @@ def evaluate(
     'mode': options.mode,
     'scales': list(options.scales),
     'flip': options.flip,
+    'upsample': options.upsample,
   }
   return record, total
 
@@ -147,6 +152,9 @@ def check(config: Any) -> Options:
   options = Options(**values)
   if options.mode not in MODES:
     raise errors.unknown('config.evaluate.mode', options.mode, MODES)
+  if options.upsample not in UPSAMPLED:
+    name = 'config.evaluate.upsample'
+    raise errors.unknown(name, options.upsample, UPSAMPLED)
   if not options.scales or min(options.scales) <= 0:
     raise errors.UserError(
       f'config.evaluate.scales={options.scales} must be positive numbers'
@@ -177,8 +185,8 @@ def scores(
     resize: mode of `data.transforms` for the images.
 
   Returns:
-    `[b, *size, C]`, float32 at least: logits, or mean probabilities where
-    several scales or mirrored images are averaged.
+    `[b, *size, C]`, float32 at least: logits, or probabilities where these are
+    upsampled or several scales or mirrored images are averaged.
   """
   images, target = np.asarray(images), size
   if any(options.size):
@@ -188,23 +196,23 @@ def scores(
     target = (images.shape[1], images.shape[2])
   mirror = (False, True) if options.flip else (False,)
   views = [(scale, side) for scale in options.scales for side in mirror]
+  predict, late = predictor, len(views) > 1  # where the softmax is taken
+  if options.upsample == 'probabilities':
+    predict, late = (lambda x: _softmax(predictor(x))), False
   total = None
   for scale, mirrored in views:
     height, width = (max(1, round(n * scale)) for n in images.shape[1:3])
     view = _resized(images, (height, width), resize)
     view = np.ascontiguousarray(view[:, :, ::-1]) if mirrored else view
     if options.mode == 'sliding':
-      logits = _sliding(predictor, view, options.window, options.stride)
+      found = _sliding(predict, view, options.window, options.stride)
     else:
-      logits = predictor(view)
-    if len(views) == 1:
-      total = _upsample(logits, target)
-    else:
-      found = _probabilities(logits, target, mirrored) / len(views)
-      total = found if total is None else total + found
+      found = predict(view)
+    found = _upsample(found, target, mirrored, late)
+    total = found if total is None else total + found
   if total is None:
     raise ValueError('no scale to evaluate at')
-  return total[:, : size[0], : size[1]]
+  return total[:, : size[0], : size[1]] / len(views)
 
 
 def _resized(images: np.ndarray, size: Size, mode: str) -> np.ndarray:
@@ -225,15 +233,18 @@ def _at_least_float32(x: jax.Array) -> jax.Array:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-@functools.partial(jax.jit, static_argnames='size')
-def _upsample(logits: jax.Array, size: Size) -> jax.Array:
-  return resize_ops.align_corners(_at_least_float32(logits), size)
+@jax.jit
+def _softmax(logits: jax.Array) -> jax.Array:
+  return jax.nn.softmax(_at_least_float32(logits))
 
 
-@functools.partial(jax.jit, static_argnames=('size', 'mirrored'))
-def _probabilities(logits: jax.Array, size: Size, mirrored: bool) -> jax.Array:
-  logits = logits[:, :, ::-1] if mirrored else logits
-  return jax.nn.softmax(_upsample(logits, size), axis=-1)
+@functools.partial(jax.jit, static_argnames=('size', 'mirrored', 'softmax'))
+def _upsample(
+  values: jax.Array, size: Size, mirrored: bool = False, softmax: bool = False
+) -> jax.Array:
+  values = values[:, :, ::-1] if mirrored else values
+  values = resize_ops.align_corners(_at_least_float32(values), size)
+  return jax.nn.softmax(values) if softmax else values
 
 
 @functools.partial(jax.jit, static_argnames='num_classes')
@@ -245,7 +256,7 @@ def _count(label, scores, mask, *, num_classes: int) -> jax.Array:
 def _sliding(
   predictor: Predictor, images: np.ndarray, window: Size, stride: Size
 ) -> jax.Array:
-  """Mean logits `[b, H, W, C]` over the windows that see a pixel."""
+  """Mean scores `[b, H, W, C]` over the windows that see a pixel."""
   size = images.shape[1:3]
   extent = tuple(min(w, n) for w, n in zip(window, size, strict=True))
   covered = np.zeros((1, *size, 1), np.int32)
@@ -253,10 +264,10 @@ def _sliding(
   for top in _starts(size[0], extent[0], stride[0]):
     for left in _starts(size[1], extent[1], stride[1]):
       rows, columns = slice(top, top + extent[0]), slice(left, left + extent[1])
-      logits = predictor(np.ascontiguousarray(images[:, rows, columns]))
-      found = _upsample(logits, extent)
+      found = predictor(np.ascontiguousarray(images[:, rows, columns]))
+      found = _upsample(found, extent)
       if canvas is None:
-        # Made from the logits, so that it lies on the same devices.
+        # Made from the scores, so that it lies on the same devices.
         room = [(0, n - k) for n, k in zip(size, extent, strict=True)]
         canvas = jnp.pad(jnp.zeros_like(found), [(0, 0), *room, (0, 0)])
       canvas = _add_window(canvas, found, top, left)

@@ -160,19 +160,27 @@ def test_sliding_windows_of_a_pixelwise_model_change_nothing():
   assert shapes == {(2, 20, 24, 3)}
 
 
-def test_sliding_averages_overlapping_logits():
-  # The model returns the first pixel of its window, everywhere.
+@pytest.mark.parametrize(
+  ('upsample', 'expected'),
+  [
+    ('logits', [0.5, 0.75, 2, 3]),
+    # Means of 1 / (1 + exp(-x)) at 1/2, 1 and 3.
+    ('probabilities', [0.622459, 0.676759, 0.841816, 0.952574]),
+  ],
+)
+def test_sliding_averages_overlapping_windows(upsample, expected):
+  # The first class leads by the first pixel of the window, everywhere.
   def first_pixel(images):
-    shape = (*images.shape[:3], 1)
-    return jnp.broadcast_to(images[:, :1, :1, :1] / 1.0, shape)
+    lead = np.broadcast_to(images[:, :1, :1, :1] / 20, (*images.shape[:3], 1))
+    return jnp.asarray(np.concatenate([lead, 0 * lead], -1))
 
   image = np.zeros((1, 32, 32, 3), np.uint8)
   image[:, :, 0], image[:, :, 8], image[:, :, 16] = 10, 20, 60
-  options = evaluate.Options(mode='sliding', window=(32, 16), stride=(32, 8))
-  found = evaluate.scores(first_pixel, image, (32, 32), options)[0, 0, :, 0]
-  np.testing.assert_allclose(
-    found, [10] * 8 + [15] * 8 + [40] * 8 + [60] * 8, rtol=1e-6
+  options = evaluate.Options(
+    mode='sliding', window=(32, 16), stride=(32, 8), upsample=upsample
   )
+  found = evaluate.scores(first_pixel, image, (32, 32), options)[0, 0, :, 0]
+  np.testing.assert_allclose(found, np.repeat(expected, 8), rtol=1e-5)
 
 
 def test_window_larger_than_the_image_is_the_whole_image():
@@ -198,6 +206,62 @@ def test_scales_and_flip_average_probabilities():
       powers = np.exp(logits)
       expected += powers / powers.sum(-1, keepdims=True) / 4
   np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def meeting_classes(images):
+  """Two pixels: class 1 leads by 1 on the left, class 0 by 4 on the right."""
+  del images
+  return jnp.array([[[[-1.0, 0.0], [4.0, 0.0]]]])
+
+
+@pytest.mark.parametrize('mode', evaluate.MODES)
+@pytest.mark.parametrize(
+  ('upsample', 'expected', 'classes'),
+  [
+    ('logits', [-1, 0.25, 1.5, 2.75, 4], [1, 0, 0, 0, 0]),
+    # Between 1 / (1 + e) and 1 / (1 + exp(-4)).
+    (
+      'probabilities',
+      [0.26894, 0.44721, 0.62548, 0.80374, 0.98201],
+      [1, 1, 0, 0, 0],
+    ),
+  ],
+)
+def test_what_is_upsampled(mode, upsample, expected, classes):
+  options = evaluate.Options(
+    (1, 5), mode, window=(1, 5), stride=(1, 5), upsample=upsample
+  )
+  images = np.zeros((1, 1, 5, 3), np.uint8)
+  found = evaluate.scores(meeting_classes, images, (1, 5), options)
+  np.testing.assert_allclose(found[0, 0, :, 0], expected, rtol=1e-4)
+  batch = {'image': images, 'label': np.array([[[[1], [1], [0], [0], [0]]]])}
+  record, matrix = run(
+    meeting_classes,
+    [batch],
+    num_classes=2,
+    names=NAMES[:2],
+    evaluate_config=options,
+  )
+  assert record['upsample'] == upsample
+  np.testing.assert_array_equal(
+    matrix, [[3, 0], [classes.count(0) - 3, classes.count(1)]]
+  )
+
+
+@pytest.mark.parametrize(
+  ('upsample', 'expected'),
+  [
+    # Means of 1 / (1 + exp(-x)) at -1 .. 4 and at 4 .. -1.
+    ('logits', [0.62548, 0.75104, 0.81757, 0.75104, 0.62548]),
+    ('probabilities', [0.62548] * 5),
+  ],
+)
+def test_views_are_averaged_after_what_is_upsampled(upsample, expected):
+  options = evaluate.Options((1, 5), flip=True, upsample=upsample)
+  image = np.zeros((1, 1, 5, 3), np.uint8)
+  # To this predictor the mirrored view looks the same.
+  found = evaluate.scores(meeting_classes, image, (1, 5), options)
+  np.testing.assert_allclose(found[0, 0, :, 0], expected, rtol=1e-4)
 
 
 def test_processes_are_summed_in_int64():
@@ -257,6 +321,7 @@ def test_what_cannot_be_evaluated_is_refused():
     run(predictor, [make_batch(0)], num_classes=3, names=NAMES[:3])
   for bad, message in (
     ({'mode': 'slide'}, "sliding.*Did you mean 'sliding'"),
+    ({'upsample': 'logit'}, "evaluate.upsample 'logit'.*mean 'logits'"),
     ({'scales': ()}, 'evaluate.scales'),
     ({'mode': 'sliding', 'stride': (0, 4)}, 'evaluate.stride'),
     ({'mode': 'sliding', 'window': (4, 4)}, 'evaluate.window'),

@@ -7,7 +7,6 @@ import functools
 import json
 import os
 import pathlib
-import re
 import subprocess
 import sys
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 
 from configs import dacs as dacs_config
+from configs import lse as lse_config
 from configs import source_only as source_config
 from data_prep import prepare
 from data_prep.streets import export
@@ -102,6 +102,17 @@ def test_constants_of_the_published_pairs():
   assert mixed.data.resize == 'pil_bicubic'
   assert mixed.data.target_resize == 'pil_bilinear'
   assert mixed.batch_size == 2
+
+  evaluated = {
+    name: module.get_config(PAIR).evaluate.upsample
+    for name, module in {**CONFIGS, 'lse': lse_config}.items()
+  }
+  assert evaluated == {
+    'source_only': 'logits',
+    'dacs': 'logits',
+    'lse': 'probabilities',
+  }
+  assert lse_config.get_config().evaluate.upsample == 'logits'
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -259,30 +270,43 @@ def test_other_pairs_from_raw_tree_to_report(folder, pair):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-  ('method', 'pair'),
-  [
-    ('lse', 'gta5_to_cityscapes'),
-    ('lse', 'synthia_to_cityscapes,model=deeplabv2'),
-    ('cbst', 'gta5_to_cityscapes'),
-  ],
-)
-def test_rounds_of_self_training_on_exported_trees(folder, method, pair):
+def test_rounds_of_cbst_on_exported_trees(folder):
   stages = ('source_only', 'round_1', 'round_2')
-  workdir = re.sub(r'\W', '_', f'{method}_{pair}')
   done = run(
     folder,
-    method,
+    'cbst',
     f'--config.pipeline={stages}',
     *(f'--config.stages.{stage}.steps=3' for stage in stages),
-    workdir=workdir,
-    pair=pair,
     steps=False,
   )
   assert done.returncode == 0, done.stderr
-  found = json.loads((folder / workdir / 'results.json').read_text())
+  found = json.loads((folder / 'cbst/results.json').read_text())
   assert [stage['steps'] for stage in found['stages']] == [3, 3, 3]
   assert found['evaluation']['images'] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('name', 'pair', 'phases'),
+  [
+    ('adversarial', PAIR, 2),
+    ('adversarial', f'{PAIR},variant=minent', 1),
+    ('cdga', PAIR, 2),
+  ],
+)
+def test_alignment_on_exported_trees(folder, name, pair, phases):
+  workdir = f'{name}_{phases}'
+  done = run(folder, name, workdir=workdir, pair=pair)
+  assert done.returncode == 0, done.stderr
+  found = json.loads((folder / workdir / 'results.json').read_text())
+  assert found['benchmark'] == PAIR and found['stages'][0]['steps'] == 3
+  assert found['evaluation']['images'] == 2
+  text = (folder / workdir / 'metrics.jsonl').read_text()
+  record = json.loads(text.splitlines()[0])
+  # Both classifiers are aligned, each by a discriminator of its own.
+  assert ('discriminator_aux_accuracy_target' in record) == (phases == 2)
+  pictures = folder / workdir / 'stages/00_cdga/artifacts/groups.png'
+  assert pictures.exists() == (name == 'cdga')
 
 
 @pytest.mark.slow

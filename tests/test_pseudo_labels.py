@@ -209,13 +209,11 @@ def test_soft_labels_of_a_small_alpha_are_hard():
 
 def test_rare_classes():
   counts = np.array([500_000, 0, 499_000, 499, 501])
-  np.testing.assert_array_equal(pseudo_labels.rare_ids(counts), [1, 3, 4])
   np.testing.assert_array_equal(pseudo_labels.mine_ids(counts), [1, 3, 4])
   np.testing.assert_array_equal(pseudo_labels.mine_ids(counts, 5e-4), [1, 3])
   limit = np.array([998_999, 1000, 1])
   np.testing.assert_array_equal(pseudo_labels.mine_ids(limit), [2])
   even = np.array([10, 10, 10])
-  np.testing.assert_array_equal(pseudo_labels.rare_ids(even, 1), [0])
   assert pseudo_labels.mine_ids(even).size == 0
 
 
@@ -224,34 +222,3 @@ def test_portions_grow_to_their_limit():
     pseudo_labels.portions(0.3, 0.15, 0.5, 4), [0.3, 0.45, 0.5, 0.5]
   )
   assert pseudo_labels.portions(0.2, 0.05, 0.5, 1) == (0.2,)
-
-
-def test_mining_seeds():
-  label = np.full((4, 6), IGNORE, np.uint8)
-  label[1, 2:5], label[3, 5] = 7, 9
-  rng = np.random.default_rng(0)
-  seeds = [pseudo_labels.mining_seed(rng, label, (9, 3, 7)) for _ in range(600)]
-  found, counts = np.unique(seeds, axis=0, return_counts=True)
-  np.testing.assert_array_equal(found, [[1, 2], [1, 3], [1, 4], [3, 5]])
-  # Half of the draws are class 9, the others one of three pixels.
-  np.testing.assert_allclose(counts, [100, 100, 100, 300], atol=50)
-  assert pseudo_labels.mining_seed(rng, label, (3, 4)) is None
-
-
-@pytest.mark.parametrize(
-  ('seed', 'expected'),
-  [((10, 20), (8, 17)), ((0, 1), (0, 0)), ((19, 39), (16, 34))],
-)
-def test_mining_crop_by_hand(seed, expected):
-  assert pseudo_labels.mining_crop(seed, (4, 6), (20, 40)) == expected
-
-
-@pytest.mark.parametrize('crop', [(4, 6), (5, 7), (20, 40), (1, 1)])
-def test_mining_crops_lie_inside_and_hold_their_seed(crop):
-  size = (20, 40)
-  for seed in np.ndindex(size):
-    offsets = pseudo_labels.mining_crop(seed, crop, size)
-    for pixel, first, length, limit in zip(
-      seed, offsets, crop, size, strict=True
-    ):
-      assert 0 <= first <= pixel < first + length <= limit

@@ -110,6 +110,24 @@ def test_a_mining_window_shows_its_pixel():
   np.testing.assert_array_equal(around(np.array([[19, 15]]), 15), [[16, 12]])
 
 
+@pytest.mark.parametrize(
+  ('pixel', 'window', 'expected'),
+  [
+    ((10, 20), (4, 6), (8, 17)),
+    ((0, 1), (4, 6), (0, 0)),
+    ((19, 39), (4, 6), (16, 34)),
+    ((10, 20), (5, 7), (8, 17)),
+    ((19, 39), (5, 7), (15, 33)),
+    ((3, 39), (20, 40), (0, 0)),
+    ((3, 39), (1, 1), (3, 39)),
+    ((19, 39), (30, 50), (0, 0)),
+  ],
+)
+def test_mining_windows_of_an_unscaled_image(pixel, window, expected):
+  found = scale_crop.corner_around(np.array(pixel), (20, 40), 10, window)
+  np.testing.assert_array_equal(found, expected)
+
+
 def test_classes_are_drawn_before_pixels():
   label = np.full((4, 5), 3)
   label[0, 1] = 7

@@ -1,4 +1,4 @@
-"""Class-balanced pseudo-labels: confidences, thresholds, selection, mining.
+"""Class-balanced pseudo-labels: confidences, thresholds, selection.
 
 Zou et al., CBST (ECCV 2018) and CRST (ICCV 2019). A round goes over the target
 images twice. First `confidences` of every image, then `thresholds` of them
@@ -23,7 +23,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg_da import errors, labels
-from jaxseg_da.data import transforms
 
 # `cbst`: thresholds per class, as in the code of CRST; `mxnet`: the same in
 # the code of CBST; `global`: one threshold for all (its plain self-training).
@@ -202,11 +201,6 @@ def soft_labels(
   return scaled / jnp.sum(scaled, axis=-1, keepdims=True), keep
 
 
-def rare_ids(counts: np.ndarray, number: int = 3) -> np.ndarray:
-  """The classes with the fewest pixels, ascending; int `[number]`."""
-  return np.argsort(counts, kind='stable')[:number]
-
-
 def mine_ids(counts: np.ndarray, share: float = 1e-3) -> np.ndarray:
   """The classes with less than `share` of all pixels, rarest first; int `[n]`.
 
@@ -214,47 +208,3 @@ def mine_ids(counts: np.ndarray, share: float = 1e-3) -> np.ndarray:
   """
   order = np.argsort(counts, kind='stable')
   return order[counts[order] / np.sum(counts) < share]
-
-
-def mining_seed(
-  rng: np.random.Generator, label: np.ndarray, classes: Iterable[int]
-) -> tuple[int, int] | None:
-  """A random pixel of a random class: first the class, then the pixel.
-
-  Args:
-    rng: source of randomness.
-    label: u8 `[H, W]`.
-    classes: those to choose from, see `mine_ids`.
-
-  Returns:
-    (row, column), or None where the label shows none of the classes.
-  """
-  present = [index for index in classes if np.any(label == index)]
-  if not present:
-    return None
-  pixels = np.argwhere(label == present[rng.integers(len(present))])
-  row, column = pixels[rng.integers(len(pixels))]
-  return int(row), int(column)
-
-
-def mining_crop(
-  seed: tuple[int, int], crop: transforms.Size, size: transforms.Size
-) -> tuple[int, int]:
-  """The window with the seed pixel in its middle, moved into the image.
-
-  The published code halves odd crops downwards and lets them stick out by a
-  pixel below and on the right; here every window lies inside.
-
-  Args:
-    seed: (row, column).
-    crop: (height, width) of the window, at most `size`.
-    size: (height, width) of the image.
-
-  Returns:
-    (top, left).
-  """
-  top, left = (
-    min(max(pixel - length // 2, 0), limit - length)
-    for pixel, length, limit in zip(seed, crop, size, strict=True)
-  )
-  return top, left
