@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg_da import charts, evaluate, visual, writers
+from jaxseg_da import charts, tables, visual, writers
 from jaxseg_da import labels as label_tables
 from jaxseg_da import progress as progress_lib
 
@@ -147,7 +147,7 @@ def _header(results: Mapping[str, Any]) -> str:
     split = html.escape(final['split'])
     tiles.append((f'{final["images"]}', f'images of {split}'))
   if final and control:
-    gain = evaluate.difference(final['miou'], control['miou'])
+    gain = tables.difference(final['miou'], control['miou'])
     tiles.insert(1, (_number(gain, '+'), 'points over the control'))
   cells = ''.join(f'<div><b>{a}</b><span>{b}</span></div>' for a, b in tiles)
   return (
@@ -177,7 +177,7 @@ def _stages(results: Mapping[str, Any]) -> str:
     values += [_number(found.get(key)) for key in keys]
     cells = ''.join(f'<td class="n">{value}</td>' for value in values)
     if control:
-      gain = evaluate.difference(found.get('miou'), control['miou'])
+      gain = tables.difference(found.get('miou'), control['miou'])
       cells += _gain(None if found == control else gain)
     if on_source:
       source = stage.get('source_evaluation') or {}
@@ -264,7 +264,7 @@ def _classes(results: Mapping[str, Any]) -> str:
     cells = _bar(value)
     if control:
       base = control['iou'].get(name) if name != 'mean' else control['miou']
-      cells = _bar(base) + cells + _gain(evaluate.difference(value, base))
+      cells = _bar(base) + cells + _gain(tables.difference(value, base))
     chip = '' if name == 'mean' else _chip(name)
     kind = ' class="total"' if name == 'mean' else ''
     label = f'{chip}{html.escape(name)}'

@@ -9,7 +9,15 @@ import subprocess
 import jax
 import numpy as np
 
-from jaxseg_da import checkpoint, errors, labels, pairs, parallel, train
+from jaxseg_da import (
+  checkpoint,
+  errors,
+  labels,
+  pairs,
+  parallel,
+  tables,
+  train,
+)
 from jaxseg_da import evaluate as evaluate_lib
 from jaxseg_da import report as report_lib
 from jaxseg_da.data import pipeline as data_pipeline
@@ -199,7 +207,7 @@ def _git() -> str | None:
 def table(found: dict) -> str:
   """Stages by mIoU, with gains over the control."""
   rows = [(s['name'], s['evaluation']) for s in found['stages']]
-  text = evaluate_lib.table(rows, found['control'])
+  text = tables.table(rows, found['control'])
   for stage in found['stages']:
     if stage['source_evaluation']:
       value = stage['source_evaluation']['miou']
@@ -213,7 +221,7 @@ def table(found: dict) -> str:
 
 def class_table(record: dict) -> str:
   """IoU per class of one record."""
-  return evaluate_lib.class_table(record)
+  return tables.class_table(record)
 
 
 def pictures(run: Run) -> None:
