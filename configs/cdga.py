@@ -37,6 +37,9 @@ def _streets(config):
     'adversarial', 300, init_from='source_only', role='reference'
   )
   config.stages.cdga = stage('cdga', 300, init_from='source_only')
+  # To start from: --config.pipeline="('source_only','dacs','cdga')"
+  # --config.stages.cdga.init_from=dacs, or from base with that role as well.
+  config.stages.dacs = stage('dacs', 500, init_from='source_only')
   config.pipeline = ('source_only', 'base', 'cdga')
   config.control = True
   return config
