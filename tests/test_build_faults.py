@@ -311,12 +311,14 @@ def test_a_file_that_cannot_grow_is_named(tmp_path):
   assert_nothing_prepared(tmp_path)
 
 
-def test_a_full_disk_is_named_and_a_larger_one_goes_on(tmp_path):
+@pytest.mark.parametrize('workers', (1, 2))
+def test_a_full_disk_is_named_and_a_larger_one_goes_on(tmp_path, workers):
   trees.write_gta5(tmp_path / 'raw', 130)
   out = tmp_path / 'out'
   out.mkdir()
   # Resized images have no size that is known before.
-  build_it = command(tmp_path / 'raw', out, '--size=60x60', '--workers=2')
+  options = '--size=60x60', f'--workers={workers}'
+  build_it = command(tmp_path / 'raw', out, *options)
   small = f'mount -t tmpfs -o size=700k tmpfs {out}'
   large = f'mount -o remount,size=64m {out}'
   reason = 'No space left on device'
@@ -331,7 +333,8 @@ def test_a_full_disk_is_named_and_a_larger_one_goes_on(tmp_path):
   assert 'first: 2\n' in done.stdout, done
   assert 'second: 0\n' in done.stdout, done
   assert 'dataset_info' not in done.stdout
-  assert 'examples of an earlier run kept' in done.stdout
+  if workers == 1 and unshare():  # Two may fill it before a part is whole.
+    assert 'examples of an earlier run kept' in done.stdout
   assert len(done.stderr.splitlines()) == 1
   assert f'cannot be written: {reason}' in done.stderr
 
