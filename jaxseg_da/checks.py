@@ -85,7 +85,7 @@ def validate(config: config_lib.ConfigDict, num_devices: int) -> None:
   one_of = (
     ('backend', parallel.BACKENDS),
     ('scale_rule', ('none', 'linear', 'sqrt')),
-    ('model.name', ('street', 'deeplabv2', 'fcn8s')),
+    ('model.name', ('street', 'deeplabv2', 'deeplabv3', 'fcn8s')),
     ('model.preset', ('full', 'reduced')),
     ('model.aspp_branches', (2, 4)),
     ('model.compute_dtype', ('float32', 'bfloat16', 'float64')),
@@ -109,6 +109,11 @@ def validate(config: config_lib.ConfigDict, num_devices: int) -> None:
     ('cdga.orth_domains', ('both', 'source', 'target')),
     ('cdga.cl_form', ('bce', 'positive_only')),
     ('cdga.cl_target', ('hard', 'soft')),
+    (
+      'maxsquare.loss',
+      ('maxsquare', 'iw', 'entropy', 'iw_entropy', 'hard'),
+    ),
+    ('maxsquare.per', ('image', 'batch')),
     ('dacs.weight_mode', ('threshold_uniform', 'threshold', 'none')),
   )
   values = dict(config_lib.leaves(config))

@@ -94,10 +94,10 @@ def base_config() -> ConfigDict:
   c.augment.flip = True  # left-right, probability one half
 
   c.model = ConfigDict()
-  c.model.name = 'street'  # street | deeplabv2 | fcn8s
+  c.model.name = 'street'  # street | deeplabv2 | deeplabv3 | fcn8s
   # full | reduced (width / 8, of a ResNet one block per stage)
   c.model.preset = 'full'
-  c.model.layers = (3, 4, 23, 3)  # deeplabv2: blocks per stage
+  c.model.layers = (3, 4, 23, 3)  # deeplabv2, v3: blocks per stage
   c.model.aspp_branches = 2  # deeplabv2: 2 | 4 summed dilations
   c.model.aux_head = False  # deeplabv2: second classifier on stage 3
   c.model.aux_weight = 0.1  # of the second classifier's loss
@@ -209,6 +209,17 @@ def base_config() -> ConfigDict:
   c.cdga.cl_target = 'hard'  # hard: source above tau (recalled, unsure) | soft
   # First steps of plain alignment, while predictions say little; chosen
   c.cdga.warmup_steps = 0
+
+  c.maxsquare = ConfigDict()  # released code: README, tools/solve_gta5.py
+  # On target predictions: maxsquare | iw (image-wise weighted) | entropy |
+  # iw_entropy | hard (pseudo-labels)
+  c.maxsquare.loss = 'maxsquare'
+  c.maxsquare.weight = 0.1  # lambda_target; 0.09 with guidance
+  c.maxsquare.ratio = 0.2  # iw: 0 weighs all pixels alike, 1 all classes
+  c.maxsquare.per = 'image'  # iw: whose pixels count; batch, as in CCDA
+  # Pseudo-labels for the second classifier; times model.aux_weight
+  c.maxsquare.multi = False
+  c.maxsquare.threshold = 0.95  # of pseudo-labels: hard, multi
 
   c.checkpoint = ConfigDict()
   c.checkpoint.every_steps = 200  # and after the last step

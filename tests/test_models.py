@@ -10,7 +10,7 @@ import pytest
 from jaxseg_da import errors, models
 from jaxseg_da.models import aspp, base, deeplab, layers, resnet
 
-NORMALISED = ('deeplabv2', 'street')  # networks with BatchNorm
+NORMALISED = ('deeplabv2', 'deeplabv3', 'street')  # networks with BatchNorm
 
 
 def _config(**changes):
@@ -260,7 +260,7 @@ def test_bias_free_in_front_of_normalisation():
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'name': 'deeplabv3'}, "'deeplabv3'.*deeplabv2, fcn8s, street"),
+    ({'name': 'segnet'}, "'segnet'.*deeplabv2, deeplabv3, fcn8s, street"),
     ({'preset': 'tiny'}, "unknown model.preset 'tiny'"),
     ({'compute_dtype': 'fp16'}, "unknown model.compute_dtype 'fp16'"),
     ({'aspp_branches': 3}, 'model.aspp_branches is 3'),

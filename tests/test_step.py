@@ -27,6 +27,7 @@ METHODS = (
   'cbst',
   'adversarial',
   'cdga',
+  'maxsquare',
 )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from jaxseg_da.losses import (
   adversarial,
+  distillation,
   entropy,
   focal,
   grouping,
+  maxsquare,
   regularised,
   segmentation,
   selftraining,
@@ -15,9 +17,11 @@ from jaxseg_da.losses import (
 
 __all__ = [
   'adversarial',
+  'distillation',
   'entropy',
   'focal',
   'grouping',
+  'maxsquare',
   'regularised',
   'segmentation',
   'selftraining',

@@ -15,6 +15,7 @@ NAMES = {
   'cbst': 'jaxseg_da.methods.cbst',
   'adversarial': 'jaxseg_da.methods.adversarial',
   'cdga': 'jaxseg_da.methods.cdga',
+  'maxsquare': 'jaxseg_da.methods.maxsquare',
 }
 # Their host pass decides how many steps a stage has.
 SELECTING = ('cbst', 'lse')

@@ -16,7 +16,7 @@ from jaxseg_da.losses import terms
 from jaxseg_da.models import base
 from jaxseg_da.ops import resize
 
-NAMES = ('deeplabv2', 'fcn8s', 'street')
+NAMES = ('deeplabv2', 'deeplabv3', 'fcn8s', 'street')
 PRESETS = ('full', 'reduced')
 DTYPES = ('float32', 'bfloat16', 'float64')
 REDUCTION = 8  # widths of the preset `reduced` are divided by this
@@ -59,7 +59,12 @@ def build(
   options = layers.Options(
     dtype, jnp.promote_types(dtype, jnp.float32), bn_axis, bn_group
   )
-  make = {'deeplabv2': _deeplabv2, 'fcn8s': _fcn8s, 'street': _street}
+  make = {
+    'deeplabv2': _deeplabv2,
+    'deeplabv3': _deeplabv3,
+    'fcn8s': _fcn8s,
+    'street': _street,
+  }
   module = make[model.name](model, num_classes, options)
   return base.from_linen(module, dropout=model.name == 'fcn8s')
 
@@ -81,6 +86,26 @@ def _deeplabv2(model, num_classes, options):
     raise errors.UserError(
       f'model.aspp_branches is {model.aspp_branches}; valid: 2, 4.'
     )
+  return deeplab.DeepLab(
+    num_classes,
+    *_resnet(model),
+    model.aspp_branches,
+    model.aux_head,
+    options,
+  )
+
+
+def _deeplabv3(model, num_classes, options):
+  from jaxseg_da.models import deeplab_v3
+
+  hidden = deeplab_v3.HIDDEN
+  if model.preset == 'reduced':
+    hidden //= REDUCTION
+  return deeplab_v3.DeepLabV3(num_classes, *_resnet(model), hidden, options)
+
+
+def _resnet(model):
+  """Blocks and widths of the stages, and the width of the stem."""
   blocks = tuple(model.layers)
   if len(blocks) != 4 or min(blocks) < 1:
     raise errors.UserError(
@@ -92,15 +117,7 @@ def _deeplabv2(model, num_classes, options):
     blocks = (1, 1, 1, 1)
     planes = tuple(p // REDUCTION for p in planes)
     stem //= REDUCTION
-  return deeplab.DeepLab(
-    num_classes,
-    blocks,
-    planes,
-    stem,
-    model.aspp_branches,
-    model.aux_head,
-    options,
-  )
+  return blocks, planes, stem
 
 
 def _fcn8s(model, num_classes, options):

@@ -179,6 +179,8 @@ def _file_names(leaves, usable, skipped):
     reason = None
     if head not in ours:
       reason = f'{layer}: the network has no {head}'
+    elif f'params/{head}/conv0/bias' not in leaves:
+      reason = f'{layer}: a head of DeepLab-V2'
     elif 'layer6' not in present and _is_voc(usable, leaves, layer, head):
       reason = f'the {_VOC_CLASSES}-class head of pre-training'
     if reason or not inside:
