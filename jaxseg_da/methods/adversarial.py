@@ -27,7 +27,6 @@ from jaxseg_da.methods import base, supervised
 from jaxseg_da.models import base as models_base
 from jaxseg_da.models import discriminator, layers
 
-KINDS = ('adaptsegnet', 'advent', 'minent')
 # Output of the segmenter -> its discriminator, and where its weight is.
 LEVELS = {'logits': 'discriminator', 'aux_logits': 'discriminator_aux'}
 _WEIGHTS = {'logits': 'weight', 'aux_logits': 'aux_weight'}
