@@ -19,8 +19,7 @@ from jaxseg_da import pairs
 VARIANTS = ('maxsquare', 'iw', 'multi', 'entropy', 'iw_entropy', 'hard')
 EPOCH = 2975  # Cityscapes' training images, one per step
 # BatchNorm's scale and shift are trained, but for the stem's: `freeze_bn` is
-# False in all published commands. The released optimizer lists them three or
-# four times, as it does the convolutions; here they are updated once.
+# False in all published commands.
 GROUPS = (
   (r'backbone/bn1/(scale|bias)$', 0.0, 0.0),
   (r'classifier/', 10.0, 1.0),
@@ -48,15 +47,17 @@ def get_config(arg: str = ''):
 def _paper(config, arg: str):
   """The released scripts: train_source.py, then solve_gta5.py.
 
-  Not as there: images are not blurred (half of them, Gaussian, radius 0 to 1
-  pixel); the adaptation starts from the last source weights in every variant,
-  while released commands take the best on source validation for `multi`.
+  Not as there: the adaptation starts from the last source weights in every
+  variant, while released commands take the best on source validation for
+  `multi`.
   """
   if config.maxsquare.multi:
     config.maxsquare.weight = 0.09
     if 'size' not in pairs.parse_arg(arg)[1]:
       config.data.target_size = config.evaluate.size = (640, 1280)
   config.augment.flip = True
+  # Half of the images, after resizing, by a radius of 0 to 1 pixel.
+  config.augment.update(blur_probability=0.5, blur_sigma=(1.0, 1.0))
   # Source training stops after 80 000 steps of a schedule of 200 000; the
   # adaptation takes ten epochs, with a schedule that is ten steps longer.
   config.optim.main.update(groups=GROUPS, horizon_steps=200_000)

@@ -28,6 +28,7 @@ _SECTIONS = (
   'model',
   'init',
   'evaluate',
+  'ccda',  # for its baselines, which are shared
 )
 
 
@@ -67,6 +68,7 @@ def fingerprint(
   while name:
     block = {**values['stages'][name], 'steps': steps(name)}
     del block['updates_of']  # the steps say it
+    del block['role']  # a stage may be the control of another run
     facts['chain'].append([name, block, values['optim'][block['optim']]])
     name = str(block['init_from'])
   facts['data_sets'] = {

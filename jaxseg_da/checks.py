@@ -11,7 +11,7 @@ from jaxseg_da import errors
 
 # Other numbers that 0 switches off.
 _COUNTS = ('seed', 'evaluate.limit', 'report.images')
-ROLES = ('main', 'reference')
+ROLES = ('main', 'reference', 'control')
 RESIZE_MODES = (
   'pil_bicubic',
   'pil_bilinear',
@@ -124,6 +124,7 @@ def validate(config: config_lib.ConfigDict, num_devices: int) -> None:
   _validate_bn(config.bn, num_devices)
   _validate_batch(config.batch_size, num_devices)
   _validate_sizes(config)
+  _validate_blur(config.augment)
   validate_pipeline(config)
   _validate_stages(config)
   evaluate.check(config.evaluate)
@@ -202,6 +203,19 @@ def _validate_sizes(config) -> None:
         f'config.data.{domain}_crop={crop} is larger than '
         f'config.data.{domain}_size={size}'
       )
+
+
+def _validate_blur(augment) -> None:
+  probability, sigma = augment.blur_probability, augment.blur_sigma
+  if not 0 <= probability <= 1:
+    raise errors.UserError(
+      f'config.augment.blur_probability={probability} must be from 0 to 1'
+    )
+  if len(sigma) != 2 or not all(0 <= s < float('inf') for s in sigma):
+    raise errors.UserError(
+      f'config.augment.blur_sigma={sigma} must be (SOURCE, TARGET), both at '
+      'least 0'
+    )
 
 
 def validate_pipeline(config) -> None:

@@ -52,8 +52,10 @@ def stage(method: str, steps: int, init_from: str = '', **values) -> ConfigDict:
   # As many steps as these stages made segmentation updates; empty: `steps`.
   block.updates_of = ()
   block.init_from = init_from  # an earlier stage; empty: fresh
-  block.role = 'main'  # main | reference (baselines that tables print)
+  # main | control (gains are measured against it) | reference (only printed)
+  block.role = 'main'
   block.optim = 'main'  # entry of config.optim
+  block.level = 0  # ccda: the step of ccda.hierarchy, 0 is the coarsest
   block.update(values)
   return block
 
@@ -92,6 +94,10 @@ def base_config() -> ConfigDict:
 
   c.augment = ConfigDict()
   c.augment.flip = True  # left-right, probability one half
+  c.augment.blur_probability = 0.0  # of an image, before normalisation
+  # Largest sigma of source and target, in pixels of the network's input; drawn
+  # uniformly from 0 on.
+  c.augment.blur_sigma = (1.0, 1.0)
 
   c.model = ConfigDict()
   c.model.name = 'street'  # street | deeplabv2 | deeplabv3 | fcn8s
@@ -220,6 +226,15 @@ def base_config() -> ConfigDict:
   # Pseudo-labels for the second classifier; times model.aux_weight
   c.maxsquare.multi = False
   c.maxsquare.threshold = 0.95  # of pseudo-labels: hard, multi
+
+  c.ccda = ConfigDict()  # released code: README, utils/losses.py
+  # Classes by step: gta5_to_cityscapes | gta5_to_idd | FILE.yaml
+  c.ccda.hierarchy = 'gta5_to_cityscapes'
+  c.ccda.uda_weight = 0.1  # of maximum squares on the target
+  c.ccda.ratio = 0.2  # alpha: 0 weighs all pixels alike, 1 all classes
+  c.ccda.uda_skip_steps = 100  # at level 0 it starts after these and one more
+  c.ccda.kd_weight = 10.0  # distillation of classes that stay as they are
+  c.ccda.kd_refined_weight = 10.0  # of classes that are split; 1 for IDD
 
   c.checkpoint = ConfigDict()
   c.checkpoint.every_steps = 200  # and after the last step

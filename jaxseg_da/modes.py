@@ -14,6 +14,7 @@ from jaxseg_da import (
   checks,
   errors,
   parallel,
+  pictures,
   pipeline,
   report,
   resolve,
@@ -72,7 +73,7 @@ def run(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
       checkpoint.write_json(workdir / 'config.json', record)
       opened.writer.write_config(record['config'])
     found = pipeline.run_all(opened)
-  results.pictures(opened)
+  pictures.write(opened)
   if jax.process_index() == 0:
     checkpoint.write_json(workdir / 'results.json', found)
     page = report.write(workdir)

@@ -23,10 +23,11 @@ SCHEDULES = ('constant', 'poly', 'step')
 MULTIPLICITIES = ('none', 'reference')
 FIRST_STEPS = ('fresh', 'recursive')
 
-# How often the published DeepLab-V2 training scripts list a parameter.
+# How often the published DeepLab-V2 training scripts list a parameter; what is
+# in no row they list once.
 _REFERENCE_REPEATS = (
-  (r'(^|/)backbone/layer\d_\d+/conv\d/kernel$', 3),
-  (r'(^|/)backbone/layer\d_0/downsample_conv/kernel$', 4),
+  (r'(^|/)backbone/layer\d_\d+/(conv|bn)\d/', 3),
+  (r'(^|/)backbone/layer\d_0/downsample_(conv|bn)/', 4),
 )
 
 Schedule = Callable[[Any], Any]
@@ -39,7 +40,7 @@ class Group(NamedTuple):
     rule: the regular expression that matched.
     learning_rate: multiplier; 0 is frozen.
     weight_decay: multiplier.
-    repeats: SGD applications per step.
+    repeats: SGD applications per step; 1 where frozen.
   """
 
   rule: str
@@ -240,7 +241,7 @@ def _groups(config, params):
       repeats = hits[0] if hits else 1
     for rule, rate, decay in rules:
       if rule.search(name):
-        return Group(rule.pattern, rate, decay, repeats)
+        return Group(rule.pattern, rate, decay, repeats if rate else 1)
     known = ', '.join(repr(rule.pattern) for rule, _, _ in rules) or 'none'
     raise errors.UserError(
       f'no rule of the optimizer groups matches the parameter {name!r}; '

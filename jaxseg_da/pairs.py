@@ -65,7 +65,7 @@ def parse_arg(arg: str | None) -> tuple[str, dict[str, str]]:
 
 
 def take_option(
-  arg: str | None, key: str, choices: Sequence[str]
+  arg: str | None, key: str, choices: Sequence[str], others: bool = False
 ) -> tuple[str, str]:
   """Takes an option of a config file itself out of its argument.
 
@@ -73,6 +73,7 @@ def take_option(
     arg: `BENCHMARK[,key=value...]`.
     key: the option's name.
     choices: what it may be; the first is the default.
+    others: whether it may be something else as well, such as a file.
 
   Returns:
     The argument without the option, and its value.
@@ -87,7 +88,7 @@ def take_option(
       chosen = value
     else:
       rest.append(item)
-  if chosen not in choices:
+  if not others and chosen not in choices:
     raise errors.unknown(key, chosen, choices)
   return ','.join(rest), chosen
 

@@ -15,11 +15,10 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from jaxseg_da import charts, tables, visual, writers
+from jaxseg_da import charts, report_html, report_steps, tables, writers
 from jaxseg_da import labels as label_tables
 from jaxseg_da import progress as progress_lib
+from jaxseg_da import results as results_lib
 
 _HIDDEN = ('stage', 'step')
 
@@ -43,6 +42,7 @@ def write(workdir: str | os.PathLike) -> pathlib.Path:
   body = (
     _header(results),
     _stages(results),
+    report_steps.section(results.get('steps'), _controls(results)),
     _curves(records),
     _classes(results),
     _pictures(pictures, results),
@@ -62,46 +62,6 @@ def write(workdir: str | os.PathLike) -> pathlib.Path:
   return path
 
 
-def summary_images(
-  directory: str | os.PathLike,
-  images: Sequence[np.ndarray],
-  truth: Sequence[np.ndarray],
-  predictions: Mapping[str, Sequence[np.ndarray]],
-  colours: np.ndarray = label_tables.COLOURS,
-  height: int = 192,
-) -> list[pathlib.Path]:
-  """Writes a panel per example: image, truth, one prediction per model.
-
-  Args:
-    directory: created where missing; older `example_*.png` are replaced.
-    images: n images u8 `[H, W, 3]`.
-    truth: n labels, train ids `[H, W]` or `[H, W, 1]`.
-    predictions: by caption, n predicted labels each.
-    colours: u8 `[C, 3]`.
-    height: of each picture in pixels.
-
-  Returns:
-    The files, `example_00.png` and so on.
-
-  Raises:
-    ValueError: the lists differ in length.
-  """
-  folder = pathlib.Path(directory)
-  folder.mkdir(parents=True, exist_ok=True)
-  for old in folder.glob('example_*.png'):
-    old.unlink()
-  files = []
-  rows = zip(images, truth, *predictions.values(), strict=True)
-  for index, (image, label, *guesses) in enumerate(rows):
-    row = [('image', image), ('truth', visual.colourise(label, colours))]
-    for name, guess in zip(predictions, guesses, strict=True):
-      row.append((name, visual.colourise(guess, colours)))
-    path = folder / f'example_{index:02d}.png'
-    path.write_bytes(visual.encode_png(visual.panel(row, height)))
-    files.append(path)
-  return files
-
-
 def _style() -> str:
   """The page's own style sheet."""
   return pathlib.Path(__file__).with_suffix('.css').read_text()
@@ -117,20 +77,9 @@ def _title(results: Mapping[str, Any]) -> str:
   return f'{results["method"]} on {results["benchmark"]}'
 
 
-def _number(value: float | None, sign: str = '', digits: int = 1) -> str:
-  """A number with a real minus sign; a dash where there is none."""
-  if value is None:
-    return '–'
-  return f'{value:{sign}.{digits}f}'.replace('-', '−')
-
-
-def _gain(value: float | None) -> str:
-  """A cell that shows a difference by sign, arrow and colour."""
-  if value is None:
-    return '<td class="n">–</td>'
-  kind = 'up' if value >= 0.05 else 'down' if value <= -0.05 else 'same'
-  arrow = {'up': '▲', 'down': '▼', 'same': ''}[kind]
-  return f'<td class="n {kind}">{arrow} {_number(value, "+")}</td>'
+def _controls(results: Mapping[str, Any]) -> list[tables.Record]:
+  """What gains are measured against; nothing before the run is finished."""
+  return [*results_lib.controls({'stages': [], **results})]
 
 
 def _header(results: Mapping[str, Any]) -> str:
@@ -139,16 +88,16 @@ def _header(results: Mapping[str, Any]) -> str:
     for key in ('seed', 'device', 'jax', 'git')
     if results.get(key) is not None
   ]
-  final, control = results.get('evaluation'), results.get('control')
+  final = results.get('evaluation')
   tiles = []
   if final:
     what = f'mIoU over {final["num_classes"]} classes, %'
-    tiles.append((_number(final['miou']), what))
+    tiles.append((report_html.number(final['miou']), what))
     split = html.escape(final['split'])
     tiles.append((f'{final["images"]}', f'images of {split}'))
-  if final and control:
-    gain = tables.difference(final['miou'], control['miou'])
-    tiles.insert(1, (_number(gain, '+'), 'points over the control'))
+  gain = tables.gain(final, _controls(results))
+  if gain is not None:
+    tiles.insert(1, (report_html.number(gain, '+'), 'points over the control'))
   cells = ''.join(f'<div><b>{a}</b><span>{b}</span></div>' for a, b in tiles)
   return (
     f'<header><h1>{html.escape(_title(results))}</h1>'
@@ -160,35 +109,41 @@ def _header(results: Mapping[str, Any]) -> str:
 def _stages(results: Mapping[str, Any]) -> str:
   if not results.get('stages'):
     return ''
-  control, stages = results.get('control'), results['stages']
-  head = ['stage', 'steps', 'seg. updates', 'time', 'mIoU', 'mIoU-16']
-  head += ['mIoU-13', 'pixel acc.'] + (['vs control'] if control else [])
+  controls, stages = _controls(results), results['stages']
+  counts = [s['evaluation']['num_classes'] for s in stages if s['evaluation']]
+  several = len({*counts}) > 1
   on_source = any(s.get('source_evaluation') for s in stages)
+  head = ['stage', 'steps', 'seg. updates', 'time']
+  head += ['classes'] if several else []
+  head += ['mIoU', 'mIoU-16', 'mIoU-13', 'pixel acc.']
+  head += ['vs control'] if controls else []
   head += ['source mIoU'] if on_source else []
   rows = []
   for stage in stages:
-    found = stage.get('evaluation') or {}
+    found = stage['evaluation'] or {}
     values = [
       stage['steps'],
       stage['segmentation_updates'],
       progress_lib.duration(stage['seconds'] or 0),
     ]
+    values += [found.get('num_classes', '–')] if several else []
     keys = ('miou', 'miou_16', 'miou_13', 'pixel_accuracy')
-    values += [_number(found.get(key)) for key in keys]
-    cells = ''.join(f'<td class="n">{value}</td>' for value in values)
-    if control:
-      gain = tables.difference(found.get('miou'), control['miou'])
-      cells += _gain(None if found == control else gain)
+    values += [report_html.number(found.get(key)) for key in keys]
+    cells = ''.join(map(report_html.cell, values))
+    if controls:
+      cells += report_html.gain(tables.gain(stage['evaluation'], controls))
     if on_source:
       source = stage.get('source_evaluation') or {}
-      cells += f'<td class="n">{_number(source.get("miou"))}</td>'
+      cells += report_html.cell(report_html.number(source.get('miou')))
     role = stage.get('role', 'main')
     name = html.escape(stage['name'])
-    tag = '' if role == 'main' else f' <small>{html.escape(role)}</small>'
-    rows.append(f'<tr><th scope="row">{name}{tag}</th>{cells}</tr>')
+    if role not in ('main', stage['name']):
+      name += f' <small>{html.escape(role)}</small>'
+    rows.append(report_html.row(name, cells))
+  note = 'Target validation after each stage, in percent.'
   return (
     '<section><h2>Stages</h2>'
-    + _table(head, rows, 'Target validation after each stage, in percent.')
+    + report_html.table(head, rows, note)
     + _best(results)
     + _warnings(results)
     + '</section>\n'
@@ -199,10 +154,11 @@ def _best(results: Mapping[str, Any]) -> str:
   best = results.get('best')
   if not best or best.get('miou') is None:
     return ''
+  value = report_html.number(best['miou'])
   return (
-    f'<p class="note">Best snapshot: {_number(best["miou"])} mIoU. It was '
-    'selected on target labels, so it is no fair result; the numbers above '
-    'are those of the last step.</p>'
+    f'<p class="note">Best snapshot: {value} mIoU. It was selected on target '
+    'labels, so it is no fair result; the numbers above are those of the last '
+    'step.</p>'
   )
 
 
@@ -254,47 +210,27 @@ def _series(
 
 
 def _classes(results: Mapping[str, Any]) -> str:
-  final, control = results.get('evaluation'), results.get('control')
+  final = results.get('evaluation')
   if not final:
     return ''
-  head = ['class'] + (['control'] if control else []) + ['result']
+  comparable = [
+    c for c in _controls(results) if tables.gain(final, [c]) is not None
+  ]
+  control = comparable[-1] if comparable else None
+  head = ['class', *(['control'] if control else []), 'result']
   head += ['difference'] if control else []
+  bases = {**control['iou'], 'mean': control['miou']} if control else {}
   rows = []
   for name, value in {**final['iou'], 'mean': final['miou']}.items():
-    cells = _bar(value)
+    cells = report_html.bar(value)
     if control:
-      base = control['iou'].get(name) if name != 'mean' else control['miou']
-      cells = _bar(base) + cells + _gain(tables.difference(value, base))
-    chip = '' if name == 'mean' else _chip(name)
-    kind = ' class="total"' if name == 'mean' else ''
-    label = f'{chip}{html.escape(name)}'
-    rows.append(f'<tr{kind}><th scope="row">{label}</th>{cells}</tr>')
+      gain = tables.difference(value, bases[name])
+      cells = report_html.bar(bases[name]) + cells + report_html.gain(gain)
+    label = report_html.named(name, final)
+    rows.append(report_html.row(label, cells, total=name == 'mean'))
   note = 'IoU in percent; a dash: the class is in neither labels nor result.'
-  return f'<section><h2>Classes</h2>{_table(head, rows, note)}</section>\n'
-
-
-def _bar(value: float | None) -> str:
-  size = f'<i style="width:{value:.1f}%"></i>' if value is not None else ''
-  return (
-    f'<td class="n"><span class="bar">{size}</span>'
-    f'<span class="value">{_number(value)}</span></td>'
-  )
-
-
-def _chip(name: str) -> str:
-  if name not in label_tables.NAMES:
-    return ''
-  red, green, blue = label_tables.COLOURS[label_tables.NAMES.index(name)]
-  return f'<i class="chip" style="background:rgb({red},{green},{blue})"></i>'
-
-
-def _table(head: Sequence[str], rows: Sequence[str], caption: str) -> str:
-  cells = ''.join(f'<th scope="col">{html.escape(h)}</th>' for h in head)
-  return (
-    f'<div class="scroll"><table><caption>{html.escape(caption)}</caption>'
-    f'<thead><tr>{cells}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
-    '</div>'
-  )
+  table = report_html.table(head, rows, note)
+  return f'<section><h2>Classes</h2>{table}</section>\n'
 
 
 def _pictures(paths: Sequence[pathlib.Path], results: Mapping[str, Any]) -> str:
@@ -315,12 +251,11 @@ def _pictures(paths: Sequence[pathlib.Path], results: Mapping[str, Any]) -> str:
     )
   final = results.get('evaluation') or {'iou': label_tables.NAMES}
   classes = ''.join(
-    f'<li>{_chip(n)}{html.escape(n)}</li>' for n in final['iou']
+    f'<li>{report_html.named(n, final)}</li>' for n in final['iou']
   )
-  return (
-    f'<section><h2>Pictures</h2><ul class="legend">{classes}</ul>'
-    f'{"".join(figures)}</section>\n'
-  )
+  # With steps each picture has a legend per step.
+  legend = '' if results.get('steps') else f'<ul class="legend">{classes}</ul>'
+  return f'<section><h2>Pictures</h2>{legend}{"".join(figures)}</section>\n'
 
 
 def _config(config: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from jaxseg_da import checks
+from jaxseg_da import checks, methods
 from jaxseg_da import config as config_lib
 from jaxseg_da.config import ConfigDict
 
@@ -24,7 +24,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
   checks.validate_pipeline(config)
   config = copy.deepcopy(config)
   with config.unlocked():
-    if config.control and 'control' not in config.pipeline:
+    if config.control:
       _append_control(config)
     ratio = batch_ratio(config)
     for block in config.optim.values():
@@ -36,19 +36,26 @@ def resolve(config: ConfigDict) -> ConfigDict:
 
 
 def _append_control(config: ConfigDict) -> None:
-  """Adds the control after the stages that it controls for."""
+  """Adds the control after the stages that it controls for.
+
+  A config may have its own, in stages of that role; otherwise it is one stage.
+  """
+  own = [name for name, s in config.stages.items() if s.role == 'control']
   main = [n for n in config.pipeline if config.stages[n].role == 'main']
   first = main[0]
   starts_from_source = config.stages[first].method == 'source_only'
-  later = tuple(main[1:] if starts_from_source else main)
-  if not later:
-    return  # nothing that a control could be compared with
+  later = tuple(
+    n for n in main if config.stages[n].method not in methods.CONTROLS
+  )
+  config.pipeline = tuple(dict.fromkeys((*config.pipeline, *own)))
+  if own or not later:
+    return  # nothing to add, or nothing that it could be compared with
   last = config.stages[main[-1]]
   config.stages.control = config_lib.stage(
     'source_only',
     sum(config.stages[name].steps for name in later),
     init_from=first if starts_from_source else '',
-    role='reference',
+    role='control',
     updates_of=later,
     optim=last.optim,
   )

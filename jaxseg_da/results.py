@@ -7,19 +7,16 @@ import pathlib
 import subprocess
 
 import jax
-import numpy as np
 
 from jaxseg_da import (
   checkpoint,
   errors,
-  labels,
   pairs,
   parallel,
   tables,
   train,
 )
 from jaxseg_da import evaluate as evaluate_lib
-from jaxseg_da import report as report_lib
 from jaxseg_da.data import pipeline as data_pipeline
 from jaxseg_da.run import Run
 
@@ -52,19 +49,23 @@ def evaluate(run: Run, stage: train.Stage, state, spec: str) -> dict:
     jax.process_index(),
     jax.process_count(),
   )
+  classes = stage.method.classes
   with batches:
     record, _ = evaluate_lib.evaluate(
       train.predictor(stage, state),
-      batches,
+      ({**b, 'label': classes.table[b['label']]} for b in batches),
       split=spec,
-      num_classes=config.data.num_classes,
-      names=labels.NAMES,
-      subsets=labels.SUBSETS,
+      num_classes=len(classes.names),
+      names=classes.names,
+      subsets=classes.subsets,
       evaluate_config=config.evaluate,
       resize=target_resize(config),
       allreduce=parallel.sum_over_processes,
     )
-  return record
+  if classes.step is None:
+    return record
+  colours = zip(classes.names, classes.colours.tolist(), strict=True)
+  return {**record, 'step': classes.step, 'colours': dict(colours)}
 
 
 def _evaluation_batch(config) -> int:
@@ -158,9 +159,14 @@ def restore_best(run: Run, name: str):
 def collect(run: Run) -> dict:
   """What results.json holds, from the stages' `done.json`."""
   config = run.config
-  stages = [run.done(name) or {} for name in config.pipeline]
-  main = [s for s in stages if s['role'] == 'main'][-1]
-  control = [s for s in stages if s['name'] == 'control']
+  # A stage from the cache may have had another role.
+  stages = [
+    {**(run.done(name) or {}), 'role': config.stages[name].role}
+    for name in config.pipeline
+  ]
+  main = [s for s in stages if s['role'] == 'main']
+  control = [s['evaluation'] for s in stages if s['role'] == 'control']
+  steps = [s['evaluation'] for s in main if 'step' in s['evaluation']]
   return {
     'method': config.method,
     'benchmark': _pair(config),
@@ -169,10 +175,10 @@ def collect(run: Run) -> dict:
     'jax': jax.__version__,
     'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     'stages': stages,
-    'evaluation': main['evaluation'],
-    'best': main['best'],
-    'control': control[0]['evaluation'] if control else None,
-    'steps': None,
+    'evaluation': main[-1]['evaluation'],
+    'best': main[-1]['best'],
+    'control': control[-1] if control else None,
+    'steps': steps or None,
   }
 
 
@@ -207,7 +213,7 @@ def _git() -> str | None:
 def table(found: dict) -> str:
   """Stages by mIoU, with gains over the control."""
   rows = [(s['name'], s['evaluation']) for s in found['stages']]
-  text = tables.table(rows, found['control'])
+  text = tables.table(rows, controls(found))
   for stage in found['stages']:
     if stage['source_evaluation']:
       value = stage['source_evaluation']['miou']
@@ -219,54 +225,11 @@ def table(found: dict) -> str:
   return text
 
 
+def controls(found: dict) -> list[dict]:
+  """Evaluations that those of other stages are measured against."""
+  return [s['evaluation'] for s in found['stages'] if s['role'] == 'control']
+
+
 def class_table(record: dict) -> str:
   """IoU per class of one record."""
   return tables.class_table(record)
-
-
-def pictures(run: Run) -> None:
-  """Writes images/*.png: image, truth, source-only and adapted predictions."""
-  config = run.config
-  names = picture_stages(run)
-  count = config.report.images
-  spec = specs(config)[0]
-  source = run.dataset(spec)
-  examples = [source[i] for i in _spread(len(source), count)]
-  predictions = {}
-  options = evaluate_lib.check(config.evaluate)
-  for name in names:
-    predict = train.predictor(run.stage(name), run.restore(name))
-    predictions[name] = [
-      np.asarray(
-        evaluate_lib.scores(
-          predict,
-          e['image'][None],
-          e['label'].shape[:2],
-          options,
-          target_resize(config),
-        )
-      )[0].argmax(-1)
-      for e in examples
-    ]
-  if jax.process_index() != 0:
-    return
-  report_lib.summary_images(
-    run.workdir / 'images',
-    [e['image'] for e in examples],
-    [e['label'][..., 0] for e in examples],
-    predictions,
-  )
-
-
-def picture_stages(run: Run) -> list[str]:
-  """The source-only stage, where there is one, and the main stage."""
-  config = run.config
-  main = [n for n in config.pipeline if config.stages[n].role == 'main']
-  first = [n for n in main if config.stages[n].method == 'source_only'][:1]
-  return list(dict.fromkeys([*first, main[-1]]))
-
-
-def _spread(total: int, count: int) -> list[int]:
-  """`count` indices over `range(total)`, evenly."""
-  count = min(total, count)
-  return [i * total // count for i in range(count)]

@@ -15,7 +15,7 @@ import pathlib
 import statistics
 import sys
 
-from jaxseg_da import checkpoint, errors, main
+from jaxseg_da import checkpoint, errors, main, results, tables
 
 
 def split_flags(argv: list[str]) -> tuple[list[int], pathlib.Path, list[str]]:
@@ -65,15 +65,16 @@ def summarise(runs: dict[int, dict]) -> dict:
   first = next(iter(runs.values()))
   for stage in first['stages']:
     name = stage['name']
-    values, gains = [], []
-    for result in runs.values():
-      found = {s['name']: s['evaluation']['miou'] for s in result['stages']}
-      values.append(found[name])
-      if result['control'] is not None:
-        gains.append(found[name] - result['control']['miou'])
+    records = [
+      (s['evaluation'], results.controls(result))
+      for result in runs.values()
+      for s in result['stages']
+      if s['name'] == name
+    ]
+    gains = [tables.gain(record, controls) for record, controls in records]
     table[name] = {
-      'miou': _statistics(values),
-      'gain': _statistics(gains) if gains else None,
+      'miou': _statistics([record['miou'] for record, _ in records]),
+      'gain': None if None in gains else _statistics(gains),
     }
   return table
 
@@ -97,7 +98,7 @@ def render(table: dict, seeds: list[int]) -> str:
     miou, gain = row['miou'], row['gain']
     spread = lambda block: '' if block['sd'] is None else f'{block["sd"]:.2f}'
     cells = f'{name:<14}{miou["mean"]:>8.2f}{spread(miou):>7}   '
-    if gain and name != 'control':
+    if gain:
       each = '  '.join(f'{v:+.2f}' for v in gain['seeds'])
       cells += f'{gain["mean"]:>+10.2f}{spread(gain):>7}   {each}'
     lines.append(cells.rstrip())

@@ -5,30 +5,61 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+Record = Mapping[str, Any]
+
 
 def table(
-  rows: Iterable[tuple[str, Mapping[str, Any] | None]],
-  control: Mapping[str, Any] | None = None,
+  rows: Iterable[tuple[str, Record | None]], controls: Iterable[Record] = ()
 ) -> str:
-  """Stages by mIoU over 19, 16 and 13 classes, with the gain over control.
+  """Stages by mIoU over all, 16 and 13 classes, with the gain over control.
 
   Args:
     rows: (name, evaluation record or None).
-    control: record that gains are measured against; None leaves them out.
+    controls: records that gains are measured against, see `gain`; none leaves
+      them out.
   """
-  rows = list(rows)
-  sizes = [r['num_classes'] for _, r in rows if r is not None]
-  head = ['', f'mIoU-{max(sizes, default=19)}', 'mIoU-16', 'mIoU-13', 'pixels']
-  lines = [head + (['vs control'] if control else [])]
+  rows, controls = list(rows), list(controls)
+  sizes = {r['num_classes'] for _, r in rows if r is not None}
+  several = len(sizes) > 1
+  head = ['', *(['classes'] if several else [])]
+  head += ['mIoU' if several else f'mIoU-{max(sizes, default=19)}']
+  head += [
+    'mIoU-16',
+    'mIoU-13',
+    'pixels',
+    *(['vs control'] if controls else []),
+  ]
+  lines = [head]
   for name, record in rows:
     found = record or {}
     keys = ('miou', 'miou_16', 'miou_13', 'pixel_accuracy')
-    cells = [name, *(_number(found.get(key)) for key in keys)]
-    if control:
-      gain = difference(found.get('miou'), control.get('miou'))
-      cells.append('' if record == control else _number(gain, '+'))
+    cells = [name, *([str(found.get('num_classes', '-'))] if several else [])]
+    cells += [_number(found.get(key)) for key in keys]
+    if controls:
+      is_control = record in controls
+      cells.append('' if is_control else _number(gain(record, controls), '+'))
     lines.append(cells)
   return _aligned(lines)
+
+
+def gain(record: Record | None, controls: Iterable[Record]) -> float | None:
+  """mIoU over the control's, in points.
+
+  Args:
+    record: an evaluation.
+    controls: only one with the same classes is comparable; of several, the
+      last.
+
+  Returns:
+    None where there is no such control, where it is the record itself, or
+    where one of them has no mIoU.
+  """
+  if record is None:
+    return None
+  same = [c for c in controls if [*c['iou']] == [*record['iou']]]
+  if not same or same[-1] == record:
+    return None
+  return difference(record['miou'], same[-1]['miou'])
 
 
 def class_table(

@@ -88,6 +88,8 @@ def build(config, name: str, steps: int | None = None) -> Stage:
     augment.prepare,
     normalization=config.data.normalization,
     mirror=config.augment.flip,
+    blur_probability=config.augment.blur_probability,
+    blur_sigma=config.augment.blur_sigma,
     dtype=_image_dtype(config),
   )
   step = step_lib.make(method, optimizers, schedules, prepare)

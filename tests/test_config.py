@@ -107,6 +107,7 @@ def step_keys() -> set[str]:
     'optim.main.warmup_steps',
     'stages.source_only.steps',
     'stages.dacs.steps',
+    'ccda.uda_skip_steps',
   }
 
 
@@ -158,7 +159,7 @@ def test_the_control_makes_as_many_updates(name):
   at = resolved.pipeline.index('control')
   assert resolved.pipeline[at - 1] == 'dacs'
   control = resolved.stages.control
-  assert (control.init_from, control.role) == ('source_only', 'reference')
+  assert (control.init_from, control.role) == ('source_only', 'control')
   updates = {
     stage: methods.make(resolved, resolved.stages[stage]).segmentation_updates(
       resolved.stages[stage].steps

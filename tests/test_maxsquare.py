@@ -189,6 +189,8 @@ def test_published_constants(variant, loss, weight, size):
   assert data.target_size == config.evaluate.size == size
   assert data.source_size == (720, 1280)
   assert config.augment.flip and config.evaluate.flip
+  assert config.augment.blur_probability == 0.5
+  assert config.augment.blur_sigma == (1.0, 1.0)
   assert config.batch_size == 1
   assert [
     (stage, config.stages[stage].steps, config.stages[stage].optim)
@@ -214,9 +216,11 @@ def test_normalisation_is_trained_but_for_the_stem():
   frozen = {path for path, group in table if group.frozen}
   stem = 'segmenter/backbone/bn1'
   assert frozen == {f'{stem}/scale', f'{stem}/bias'}
-  rates = collections.Counter(group.learning_rate for _, group in table)
-  # 17 convolutions, 16 more normalisations, four branches with bias.
-  assert rates == {0: 2, 1: 17 + 2 * 16, 10: 8}
+  found = collections.Counter((g.learning_rate, g.repeats) for _, g in table)
+  # The stem's convolution; four blocks of three convolutions, each with scale
+  # and shift, and four shortcuts alike; four branches with bias.
+  expected = {(0, 1): 2, (1, 1): 1, (1, 3): 12 * 3, (1, 4): 4 * 3, (10, 1): 8}
+  assert found == expected
 
 
 def test_variants_of_streets():

@@ -321,6 +321,44 @@ def test_reference_multiplicity_of_every_published_parameter():
     assert {k for _, k in found.values()} == {1, 3, 4}
 
 
+def _normalisations():
+  """Paths of scales and shifts, each with how often the scripts list it."""
+  backbone = {
+    'bn1': 1,
+    **{f'layer3_{i}/bn{k}': 3 for i in (0, 22) for k in (1, 2, 3)},
+    'layer3_0/downsample_bn': 4,
+  }
+  names = {f'segmenter/backbone/{name}': k for name, k in backbone.items()}
+  names |= {'segmenter/classifier/bn1': 1, 'teacher/bn3': 1}
+  return {
+    f'{name}/{leaf}': k
+    for name, k in names.items()
+    for leaf in ('scale', 'bias')
+  }
+
+
+@pytest.mark.parametrize('rate', (0, 1, 10))
+def test_reference_multiplicity_of_normalisation(rate):
+  listed = _normalisations()
+  params = dict.fromkeys(listed, jax.ShapeDtypeStruct((1,), jnp.float32))
+  for multiplicity in optim.MULTIPLICITIES:
+    config = _config(multiplicity=multiplicity, groups=(('.', rate, 1),))
+    found = {k: g.repeats for k, g in optim.group_table(config, params)}
+    if rate and multiplicity == 'reference':
+      assert found == listed
+    else:  # what is not trained is not repeated, either
+      assert found == dict.fromkeys(listed, 1)
+
+
+def test_trained_normalisation_moves_as_often_as_it_is_listed():
+  params = _params()
+  config = _config(multiplicity='reference')
+  new, _ = _step(config, params, jax.tree.map(jnp.ones_like, params))
+  moved = {k: v - _leaves(params)[k] for k, v in _leaves(new).items()}
+  np.testing.assert_allclose(moved[SCALE], -0.3, rtol=1e-6)
+  np.testing.assert_allclose(moved[CLASSIFIER], -0.1, rtol=1e-6)
+
+
 def test_multiplicity_reaches_the_update():
   params = _params()
   gradients = jax.tree.map(jnp.ones_like, params)

@@ -5,12 +5,11 @@ import html.parser
 import json
 import re
 
-import cv2
 import numpy as np
 import pytest
 
 from jaxseg_da import labels as label_tables
-from jaxseg_da import report, visual
+from jaxseg_da import pictures, report, visual
 
 VOID = {'meta', 'img', 'br', 'hr', 'input', 'link'}
 
@@ -83,7 +82,7 @@ def results():
     'stages': [
       stage('source_only', 'main', evaluation(38.0, 80.0)),
       stage('dacs', 'main', final),
-      stage('control', 'reference', control),
+      stage('control', 'control', control),
       stage('<oracle>', 'reference', None),
     ],
     'evaluation': final,
@@ -105,16 +104,8 @@ def workdir(tmp_path):
   text = ''.join(json.dumps(line) + '\n' for line in lines)
   (tmp_path / 'metrics.jsonl').write_text(text + '{"stage": "da')
   rng = np.random.default_rng(0)
-  report.summary_images(
-    tmp_path / 'images',
-    [rng.integers(0, 256, (8, 16, 3)).astype(np.uint8)] * 2,
-    [np.zeros((8, 16, 1), np.uint8)] * 2,
-    {
-      'source_only': [np.full((8, 16), 10)] * 2,
-      'dacs': [np.zeros((8, 16), int)] * 2,
-    },
-    height=16,
-  )
+  noise = rng.integers(0, 256, (2, 8, 16, 3)).astype(np.uint8)
+  pictures.save(tmp_path / 'images', noise)
   return tmp_path
 
 
@@ -142,7 +133,7 @@ def test_stages_with_gain_over_the_control(workdir):
     ['source_only', '500', '500', '1:15', '38.0', '39.0', '40.0', '88.0',
      '▼ −2.0'],
     ['dacs', '500', '500', '1:15', '43.5', '44.5', '45.5', '88.0', '▲ +3.5'],
-    ['control reference', '500', '500', '1:15', '40.0', '41.0', '42.0', '88.0',
+    ['control', '500', '500', '1:15', '40.0', '41.0', '42.0', '88.0',
      '–'],
     ['<oracle> reference', '500', '500', '1:15', '–', '–', '–', '–', '–'],
   ]  # fmt: skip
@@ -191,26 +182,6 @@ def test_pictures_are_inside_and_texts_are_escaped(workdir):
   assert '<y>' not in text
 
 
-def test_summary_images(workdir):
-  folder = workdir / 'images'
-  assert sorted(p.name for p in folder.iterdir()) == [
-    'example_00.png',
-    'example_01.png',
-  ]
-  image = cv2.imread(str(folder / 'example_00.png'))[..., ::-1]
-  assert image.shape == (16 + 24, 4 * 32 + 3 * 4, 3)
-  blocks = [image[24:, i * 36 : i * 36 + 32] for i in range(4)]
-  assert (blocks[1] == (128, 64, 128)).all()
-  assert (blocks[2] == (70, 130, 180)).all()
-  np.testing.assert_array_equal(blocks[1], blocks[3])
-  one = np.zeros((2, 2, 3), np.uint8)
-  ids = np.zeros((2, 2), np.uint8)
-  files = report.summary_images(folder, [one], [ids], {})
-  assert sorted(folder.iterdir()) == files
-  with pytest.raises(ValueError, match='zip'):
-    report.summary_images(folder, [one], [ids], {'a': []})
-
-
 def test_an_unfinished_run_has_a_report_too(tmp_path):
   text = report.write(tmp_path).read_text()
   Page(text)
@@ -240,6 +211,7 @@ def test_the_source_domain_has_a_column(workdir):
 
 def test_without_a_control(workdir):
   found = {**results(), 'control': None}
+  found['stages'][2]['role'] = 'reference'
   (workdir / 'results.json').write_text(json.dumps(found))
   page = Page(report.write(workdir).read_text())
   assert page.rows[0][-1] == 'pixel acc.'

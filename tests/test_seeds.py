@@ -6,11 +6,12 @@ from jaxseg_da import errors, seeds
 
 
 def result(control: float, dacs: float) -> dict:
+  rows = (('dacs', 'main', dacs), ('control', 'control', control))
   stages = [
-    {'name': 'dacs', 'evaluation': {'miou': dacs}},
-    {'name': 'control', 'evaluation': {'miou': control}},
+    {'name': name, 'role': role, 'evaluation': {'miou': miou, 'iou': {}}}
+    for name, role, miou in rows
   ]
-  return {'stages': stages, 'control': {'miou': control}}
+  return {'stages': stages}
 
 
 def test_flags_are_split():
@@ -52,6 +53,7 @@ def test_differences_are_paired_by_seed():
   }
   assert table['dacs']['miou']['mean'] == 44
   assert table['dacs']['miou']['sd'] == 12
+  assert table['control']['gain'] is None
   text = seeds.render(table, [0, 1, 2])
   row = next(line for line in text.splitlines() if line.startswith('dacs'))
   assert row.split()[1:] == ['44.00', '12.00', '+4.00', '2.00'] + [

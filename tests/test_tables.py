@@ -8,6 +8,7 @@ def test_table():
     return {
       'num_classes': 19,
       'miou': miou,
+      'iou': {},
       'miou_16': 41.0,
       'miou_13': None,
       'pixel_accuracy': 90.126,
@@ -15,13 +16,31 @@ def test_table():
 
   control = record(40.0)
   rows = [('source_only', None), ('control', control), ('dacs', record(43.5))]
-  assert tables.table(rows, control).splitlines() == [
+  assert tables.table(rows, [control]).splitlines() == [
     '             mIoU-19  mIoU-16  mIoU-13  pixels  vs control',
     'source_only        -        -        -       -           -',
     'control        40.00    41.00        -   90.13',
     'dacs           43.50    41.00        -   90.13       +3.50',
   ]
   assert 'control' not in tables.table(rows[2:])
+
+
+def test_only_the_same_classes_are_compared():
+  def record(miou, *names):
+    found = {'num_classes': len(names), 'miou': miou, 'iou': {}}
+    return found | {'iou': dict.fromkeys(names, miou), 'pixel_accuracy': 50.0}
+
+  controls = [record(60.0, 'a', 'b'), record(4.0, 'a', 'c', 'd')]
+  coarse, fine = record(85.0, 'a', 'b'), record(33.0, 'a', 'c', 'd')
+  rows = [('control_1', controls[1]), ('step_0', coarse), ('step_1', fine)]
+  assert tables.table(rows, controls).splitlines() == [
+    '           classes   mIoU  mIoU-16  mIoU-13  pixels  vs control',
+    'control_1        3   4.00        -        -   50.00',
+    'step_0           2  85.00        -        -   50.00      +25.00',
+    'step_1           3  33.00        -        -   50.00      +29.00',
+  ]
+  assert tables.gain(record(85.0, 'a', 'z'), controls) is None
+  assert tables.gain(controls[0], controls) is None
 
 
 def test_class_table():

@@ -20,7 +20,7 @@ from jaxseg_da.benchmark import frames as frames_lib
 from jaxseg_da.benchmark import record as record_lib
 from jaxseg_da.benchmark import step as step_lib
 from jaxseg_da.data import pipeline as data_pipeline
-from jaxseg_da.methods import base, supervised
+from jaxseg_da.methods import base, two_domains
 from jaxseg_da.run import Run, say
 
 Domains = Mapping[str, base.Domain]
@@ -41,10 +41,7 @@ def measure(run: Run, name: str) -> Values:
   config, settings = run.config, run.config.benchmark
   record = record_lib.blank(config, name)
   stage = run.stage(name)
-  pair = {
-    'source': supervised.source_domain(config),
-    'target': supervised.target_domain(config),
-  }
+  pair = two_domains.streams(config)
   fed = stage.method.domains if settings.steps else {}
   frames = _collect(run, [*pair.values(), *fed.values()])
   say(f'{settings.repeats} windows of {settings.seconds} s each')

@@ -16,7 +16,14 @@ NAMES = {
   'adversarial': 'jaxseg_da.methods.adversarial',
   'cdga': 'jaxseg_da.methods.cdga',
   'maxsquare': 'jaxseg_da.methods.maxsquare',
+  'ccda': 'jaxseg_da.methods.ccda',
+  'ccda_skdc': 'jaxseg_da.methods.ccda',
+  'ccda_mib': 'jaxseg_da.methods.ccda',
+  'ccda_msiw': 'jaxseg_da.methods.ccda',
+  'ccda_source_only': 'jaxseg_da.methods.ccda',
 }
+# Trained on the source alone, so that they need no control.
+CONTROLS = ('source_only', 'ccda_source_only')
 # Their host pass decides how many steps a stage has.
 SELECTING = ('cbst', 'lse')
 

@@ -23,15 +23,13 @@ import jax.numpy as jnp
 
 from jaxseg_da import errors, models
 from jaxseg_da.losses import adversarial, entropy, terms
-from jaxseg_da.methods import base, supervised
+from jaxseg_da.methods import base, supervised, two_domains
 from jaxseg_da.models import base as models_base
 from jaxseg_da.models import discriminator, layers
 
 # Output of the segmenter -> its discriminator, and where its weight is.
 LEVELS = {'logits': 'discriminator', 'aux_logits': 'discriminator_aux'}
 _WEIGHTS = {'logits': 'weight', 'aux_logits': 'aux_weight'}
-# A run is called collapsed where the last records of the log say so on average.
-_FEWEST_CLASSES = 1.2  # effective number of classes in target predictions
 _CERTAIN = 0.999  # accuracy of a discriminator that leaves nothing to learn
 
 
@@ -46,37 +44,8 @@ class Recipe(NamedTuple):
   weights: Mapping[str, float]
 
 
-class Outputs(NamedTuple):
-  """What the segmenter says of both domains, and its new statistics."""
-
-  source: Mapping[str, jax.Array]
-  target: Mapping[str, jax.Array]
-  batch_stats: base.Tree
-
-
-def segment(
-  network: models_base.Network, variables, context: base.Context
-) -> Outputs:
-  """Both domains through the segmenter, each with its own batch statistics.
-
-  Running statistics follow the source, then the target.
-  """
-  images = {name: context.batch[name]['image'] for name in ('source', 'target')}
-  keys = context.keys.examples
-  source, stats = network.apply(
-    variables, images['source'], True, keys('dropout/source')
-  )
-  target, stats = network.apply(
-    {**variables, 'batch_stats': stats},
-    images['target'],
-    True,
-    keys('dropout/target'),
-  )
-  return Outputs(source, target, stats)
-
-
 def probabilities(
-  outputs: Outputs, context: base.Context, level: str
+  outputs: two_domains.Outputs, context: base.Context, level: str
 ) -> dict[str, jax.Array]:
   """Domain -> class probabilities `[b, H, W, C]` at the size of the images."""
   return {
@@ -87,12 +56,6 @@ def probabilities(
   }
 
 
-def effective_classes(maps: jax.Array, axis_name: str) -> terms.Term:
-  """exp of the entropy of the mean prediction: 1 where all is one class."""
-  means = jax.lax.pmean(jnp.mean(maps, axis=(0, 1, 2)), axis_name)
-  return terms.Term(jnp.exp(entropy.entropy(means)), 1.0)
-
-
 def judge(critic: models_base.Network, variables, maps: jax.Array) -> jax.Array:
   """A discriminator's logits `[b, h, w, 1]`."""
   outputs, _ = critic.apply(variables, maps, True)
@@ -101,14 +64,14 @@ def judge(critic: models_base.Network, variables, maps: jax.Array) -> jax.Array:
 
 def generate(variables, context: base.Context, *, recipe: Recipe):
   """The segmenter's loss (AdaptSegNet equation 5, ADVENT equations 5 and 8)."""
-  outputs = segment(recipe.network, variables['segmenter'], context)
+  outputs = two_domains.segment(recipe.network, variables['segmenter'], context)
   labels = context.batch['source']['label']
   losses = supervised.loss_terms(outputs.source, labels, recipe.aux_weight)
   metrics, seen = {}, {}
   for level, weight in recipe.weights.items():
     suffix = '_aux' if level == 'aux_logits' else ''
     maps = probabilities(outputs, context, level)
-    classes = effective_classes(maps['target'], context.axis_name)
+    classes = two_domains.effective_classes(maps['target'], context.axis_name)
     metrics[f'target_classes{suffix}'] = classes
     if recipe.kind == 'minent':
       loss = entropy.entropy_loss(maps['target'])
@@ -162,19 +125,12 @@ def verdict(records) -> str | None:
   discriminator may accept; or the discriminator is always right, so that the
   segmenter hears the same whatever it does.
   """
-
-  def mean(key):
-    values = [record[key] for record in records if key in record]
-    return sum(values) / len(values) if values else None
-
-  classes = mean('target_classes')
-  if classes is not None and classes < _FEWEST_CLASSES:
-    return (
-      f'the target is predicted as {classes:.2f} classes (effective number): '
-      'the segmenter has collapsed; lower the adversarial weight'
-    )
+  collapsed = two_domains.one_class(records, 'lower the adversarial weight')
+  if collapsed:
+    return collapsed
   accuracies = [
-    mean(f'discriminator_accuracy_{domain}') for domain in ('source', 'target')
+    two_domains.mean_of(records, f'discriminator_accuracy_{domain}')
+    for domain in ('source', 'target')
   ]
   if all(a is not None and a > _CERTAIN for a in accuracies):
     return (
@@ -251,10 +207,7 @@ def make(config, stage) -> base.Method:
     )
   return base.Method(
     name=stage.method,
-    domains={
-      'source': supervised.source_domain(config),
-      'target': supervised.target_domain(config),
-    },
+    domains=two_domains.streams(config),
     networks={'segmenter': network, **recipe.critics},
     phases=tuple(phases),
     verdict=verdict,

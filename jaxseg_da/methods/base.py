@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from jaxseg_da import rng
+from jaxseg_da import labels, rng
 from jaxseg_da import train_state as train_state_lib
 from jaxseg_da.losses import terms
 from jaxseg_da.models import base as models_base
@@ -43,6 +44,36 @@ class Domain(NamedTuple):
   crop: tuple[int, int] = (0, 0)
   resize: str = 'pil_bicubic'
   rows: str = ''
+
+
+class Classes(NamedTuple):
+  """What the logits of a stage mean; data sets always hold train ids.
+
+  Attributes:
+    names: of C classes.
+    colours: u8 `[C, 3]`.
+    table: u8 `[256]`, from train ids to classes; 255 does not count.
+    train_ids: of each class, -1 where it covers several.
+    subsets: class indices by size, `labels.SUBSETS` or nothing.
+    step: of a hierarchy, from coarse to fine; None where there is none.
+  """
+
+  names: tuple[str, ...]
+  colours: np.ndarray
+  table: np.ndarray
+  train_ids: tuple[int, ...]
+  subsets: Mapping[int, tuple[int, ...]]
+  step: int | None = None
+
+
+_ALL = range(labels.NUM_CLASSES)
+CITYSCAPES = Classes(
+  labels.NAMES,
+  labels.COLOURS,
+  labels.lookup_table(((i, i) for i in _ALL), labels.IGNORE),
+  tuple(_ALL),
+  labels.SUBSETS,
+)
 
 
 class Context(NamedTuple):
@@ -215,6 +246,7 @@ class Method:
     verdict: what has gone wrong, in one sentence, or None; reads the last
       records of the log. It is printed, and kept in results.json.
     shared: whether runs of it are cached and shared between methods.
+    classes: what its logits mean.
   """
 
   name: str
@@ -229,6 +261,7 @@ class Method:
   after_stage: Callable[[StageContext], None] = no_pictures
   verdict: Callable[[Sequence[Mapping[str, float]]], str | None] = no_verdict
   shared: bool = False
+  classes: Classes = CITYSCAPES
 
   def segmentation_updates(self, steps: int) -> int:
     """Updates of the segmenter that `steps` steps make."""

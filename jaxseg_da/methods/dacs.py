@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from jaxseg_da import models
 from jaxseg_da.losses import segmentation, selftraining, terms
-from jaxseg_da.methods import base, supervised
+from jaxseg_da.methods import base, supervised, two_domains
 from jaxseg_da.models import base as models_base
 from jaxseg_da.ops import blur, ema, mixing, normalize, photometric
 
@@ -178,10 +178,7 @@ def make(config, stage) -> base.Method:
   )
   return base.Method(
     name=stage.method,
-    domains={
-      'source': supervised.source_domain(config),
-      'target': supervised.target_domain(config),
-    },
+    domains=two_domains.streams(config),
     networks={'segmenter': network},
     phases=(
       base.Phase(

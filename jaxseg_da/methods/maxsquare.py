@@ -21,7 +21,7 @@ import jax
 
 from jaxseg_da import errors, models
 from jaxseg_da.losses import maxsquare, segmentation, terms
-from jaxseg_da.methods import adversarial, base, supervised
+from jaxseg_da.methods import adversarial, base, supervised, two_domains
 from jaxseg_da.models import base as models_base
 
 PLAIN = {
@@ -30,8 +30,6 @@ PLAIN = {
 }
 WEIGHTED = {'iw': maxsquare.iw_maxsquare, 'iw_entropy': maxsquare.iw_entropy}
 LOSSES = (*PLAIN, *WEIGHTED, 'hard')
-# Effective number of classes below which a run is called collapsed.
-_FEWEST_CLASSES = 1.2
 
 
 class Recipe(NamedTuple):
@@ -58,7 +56,7 @@ def target_terms(
     axis_name: mapped axis over which the batch is spread.
   """
   p = jax.nn.softmax(logits['logits'])
-  metrics = {'target_classes': adversarial.effective_classes(p, axis_name)}
+  metrics = {'target_classes': two_domains.effective_classes(p, axis_name)}
   if recipe.loss in WEIGHTED:
     loss = WEIGHTED[recipe.loss](p, recipe.ratio, recipe.per, axis_name)
   elif recipe.loss in PLAIN:
@@ -92,7 +90,7 @@ def self_training(
 
 def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
   """Cross-entropy on the source, certainty on the target."""
-  outputs = adversarial.segment(recipe.network, variables['segmenter'], context)
+  outputs = two_domains.segment(recipe.network, variables['segmenter'], context)
   size = context.batch['target']['image'].shape[1:3]
   logits = {
     level: models.upsample(outputs.target[level], size)
@@ -113,14 +111,7 @@ def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
 
 def verdict(records) -> str | None:
   """Says where the whole target has become one class, the surest of all."""
-  found = [r['target_classes'] for r in records if 'target_classes' in r]
-  classes = sum(found) / len(found) if found else None
-  if classes is None or classes >= _FEWEST_CLASSES:
-    return None
-  return (
-    f'the target is predicted as {classes:.2f} classes (effective number): the '
-    'segmenter has collapsed; lower config.maxsquare.weight'
-  )
+  return two_domains.one_class(records, 'lower config.maxsquare.weight')
 
 
 def make(config, stage) -> base.Method:
@@ -140,10 +131,7 @@ def make(config, stage) -> base.Method:
   recipe = Recipe(network=network, aux_weight=model.aux_weight, **values)
   return base.Method(
     name=stage.method,
-    domains={
-      'source': supervised.source_domain(config),
-      'target': supervised.target_domain(config),
-    },
+    domains=two_domains.streams(config),
     networks={'segmenter': network},
     phases=(
       base.Phase(

@@ -10,12 +10,16 @@ from jaxseg_da.methods import base
 from jaxseg_da.step import AXIS
 
 
-def segmenter(config):
-  """The segmentation network of a config, with its BatchNorm rule."""
+def segmenter(config, num_classes: int | None = None):
+  """The segmentation network of a config, with its BatchNorm rule.
+
+  Args:
+    config: resolved.
+    num_classes: where they are not those of the data.
+  """
   axis, group = bn_axis(config.bn)
-  return models.build(
-    config.model, config.data.num_classes, bn_axis=axis, bn_group=group
-  )
+  classes = num_classes or config.data.num_classes
+  return models.build(config.model, classes, bn_axis=axis, bn_group=group)
 
 
 def bn_axis(bn: str) -> tuple[str | None, int | None]:

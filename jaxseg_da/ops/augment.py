@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 
 from jaxseg_da import rng as rng_lib
-from jaxseg_da.ops import normalize
+from jaxseg_da.ops import blur, normalize
 
 
 def flip(keys: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
@@ -24,10 +26,40 @@ def flip(keys: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:
   return tuple(mirror(x) for x in arrays)
 
 
+def random_blur(
+  keys: jax.Array, images: jax.Array, probability: float, largest: float
+) -> jax.Array:
+  """Blurs some examples by a Gaussian whose sigma is uniform in 0..largest.
+
+  One uniform number u per example says both: it is blurred where u is less
+  than the probability, and u / probability is then uniform as well.
+
+  Args:
+    keys: `[B]`, one per example.
+    images: float `[B, H, W, C]`; those that are not blurred stay exact.
+    probability: of each example, above 0.
+    largest: sigma in pixels; it decides how far the kernels reach.
+
+  Returns:
+    `[B, H, W, C]`, dtype of `images`.
+  """
+  u = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys)
+  sigma = jnp.where(u < probability, u * (largest / probability), 0)
+  height, width = (blur.opencv_taps(largest, n) for n in images.shape[1:3])
+  return blur.gaussian_blur(images, sigma, (height, width))
+
+
 def prepare(
-  batch, keys: rng_lib.Keys, *, normalization: str, mirror: bool, dtype=None
+  batch,
+  keys: rng_lib.Keys,
+  *,
+  normalization: str,
+  mirror: bool,
+  blur_probability: float = 0.0,
+  blur_sigma: Sequence[float] = (0.0, 0.0),
+  dtype=None,
 ):
-  """Normalises images, squeezes labels, flips; per domain, on the device.
+  """Flips, blurs, normalises, squeezes labels; per domain, on the device.
 
   Args:
     batch: domain -> `image` u8 `[b, H, W, 3]` RGB, `label` u8 `[b, H, W, 1]`,
@@ -35,17 +67,26 @@ def prepare(
     keys: keys of the step.
     normalization: name in `ops.normalize`.
     mirror: whether examples are flipped at random.
+    blur_probability: of each example.
+    blur_sigma: the largest sigma in pixels, of `source` and of `target`; 0, as
+      under any other name, does not blur.
     dtype: of the images; float32 by default.
 
   Returns:
     domain -> `image` float `[b, H, W, 3]`, `label` i32 `[b, H, W]`.
   """
+  dtype = dtype or jnp.float32
+  largest = dict(zip(('source', 'target'), blur_sigma, strict=True))
   prepared = {}
   for domain, arrays in batch.items():
     image, label = arrays['image'], arrays['label'][..., 0]
     if mirror:
       image, label = flip(keys.examples(f'{domain}/flip'), image, label)
-    image = normalize.normalize(image, normalization, dtype or jnp.float32)
+    if blur_probability and largest.get(domain):
+      image = image.astype(jnp.promote_types(dtype, jnp.float32))
+      chosen = keys.examples(f'{domain}/blur')
+      image = random_blur(chosen, image, blur_probability, largest[domain])
+    image = normalize.normalize(image, normalization, dtype)
     label = label.astype(jnp.int32)
     prepared[domain] = {**arrays, 'image': image, 'label': label}
   return prepared

@@ -24,9 +24,23 @@ def kernel_size(size: int) -> int:
   return math.floor(tenth - 0.5 + tenth % 2)
 
 
+def opencv_taps(sigma: float, size: int) -> int:
+  """Taps that OpenCV takes by itself for 8-bit images: about six sigma.
+
+  Args:
+    sigma: standard deviation in pixels.
+    size: of the axis. Its reflection bounds the taps to `2 * size - 1`.
+  """
+  taps = round(6 * sigma + 1) | 1
+  return min(taps, 2 * size - 1)
+
+
 def _matrix(size: int, taps: int, sigma: jax.Array) -> jax.Array:
   """The blur along one axis, `[..., N, N]`, for sigma `[...]`."""
   radius = taps // 2
+  # Below a hundredth of a pixel neighbours weigh exactly 0 even in float64;
+  # sigma = 0 would be 0 / 0.
+  sigma = jnp.maximum(sigma, 0.01)
   sigma = sigma[..., None, None]
 
   def weight(distance):
@@ -54,7 +68,8 @@ def gaussian_blur(
 
   Args:
     images: float `[B, H, W, C]`.
-    sigma: standard deviation in pixels, scalar or `[B]`, may be traced.
+    sigma: standard deviation in pixels, scalar or `[B]`, may be traced; 0
+      gives the image back as it is.
     taps: odd numbers of taps along H and W; None for `kernel_size` of each.
 
   Returns:

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from jaxseg_da import errors, models
 from jaxseg_da.losses import adversarial as losses
 from jaxseg_da.losses import grouping, terms
-from jaxseg_da.methods import adversarial, base, supervised
+from jaxseg_da.methods import adversarial, base, supervised, two_domains
 from jaxseg_da.methods.cdga import pictures
 from jaxseg_da.models import base as models_base
 from jaxseg_da.models import grouping as grouping_model
@@ -139,7 +139,7 @@ def group_terms(
 def generate(variables, context: base.Context, *, recipe: Recipe):
   """The loss of segmenter and grouping network."""
   axis = context.axis_name
-  outputs = adversarial.segment(recipe.network, variables['segmenter'], context)
+  outputs = two_domains.segment(recipe.network, variables['segmenter'], context)
   labels = context.batch['source']['label']
   result = supervised.loss_terms(outputs.source, labels, recipe.aux_weight)
   maps = {
@@ -173,7 +173,7 @@ def generate(variables, context: base.Context, *, recipe: Recipe):
   if 'discriminator_aux' in recipe.critics:
     seen |= _align_aux(recipe, variables, outputs, context, result)
 
-  classes = adversarial.effective_classes(maps['target'][0], axis)
+  classes = two_domains.effective_classes(maps['target'][0], axis)
   metrics = {'target_classes': classes}
   for domain, shares in masses.items():
     for k, share in enumerate(shares):
@@ -278,10 +278,7 @@ def make(config, stage) -> base.Method:
   discriminate = functools.partial(
     adversarial.discriminate, critics=critics, objective=recipe.objective
   )
-  domains = {
-    'source': supervised.source_domain(config),
-    'target': supervised.target_domain(config),
-  }
+  domains = two_domains.streams(config)
   return base.Method(
     name=stage.method,
     domains=domains,

@@ -1,0 +1,130 @@
+"""CCDA: continual coarse-to-fine adaptation, a stage per step of a class tree.
+
+Shenaj et al., IVC 121 (2022) 104426. Published, after the last of four steps:
+GTA5 -> Cityscapes 33.1 mIoU (continual source-only 4.5, SKDC 30.4), GTA5 -> IDD
+33.0 (6.1, 32.4).
+
+python -m jaxseg_da.main --config=configs/ccda.py --workdir=runs/ccda
+python -m jaxseg_da.main \
+  --config=configs/ccda.py:gta5_to_cityscapes,variant=skdc --workdir=runs/skdc
+python -m jaxseg_da.main \
+  --config=configs/ccda.py:streets,hierarchy=mine.yaml --workdir=runs/mine
+"""
+
+from __future__ import annotations
+
+from jaxseg_da import config as config_lib
+from jaxseg_da import hierarchy_file, pairs
+
+VARIANTS = ('ccda', 'skdc', 'mib', 'msiw', 'source_only')
+NETWORKS = ('deeplabv3', 'deeplabv2')
+# What a variant's first step is: where nothing is distilled they are the same.
+FIRST = {'ccda': 'msiw', 'skdc': 'source_only', 'mib': 'source_only'}
+# All is trained, but for scale and shift of the stem's BatchNorm.
+GROUPS = (
+  (r'backbone/bn1/(scale|bias)$', 0.0, 0.0),
+  (r'classifier/', 10.0, 1.0),
+  (r'.', 1.0, 1.0),
+)
+
+
+def get_config(arg: str = ''):
+  """ARG is `BENCHMARK[,variant=VARIANT][,hierarchy=FILE.yaml][,key=value...]`.
+
+  `baselines=all` adds msiw and skdc to the run, for one table of all. Papers'
+  pairs take `model=` and `split=` as well.
+  """
+  arg, variant = pairs.take_option(arg, 'variant', VARIANTS)
+  arg, baselines = pairs.take_option(arg, 'baselines', ('none', 'all'))
+  arg, network = pairs.take_option(arg, 'model', NETWORKS)
+  arg, split = pairs.take_option(arg, 'split', ('released', 'all'))
+  benchmark = pairs.parse_arg(arg.partition(',')[0])[0]
+  tree = 'gta5_to_idd' if benchmark == 'gta5_to_idd' else 'gta5_to_cityscapes'
+  arg, tree = pairs.take_option(arg, 'hierarchy', (tree,), others=True)
+  config = pairs.apply(config_lib.base_config(), arg)
+  config.method = variant if variant == 'ccda' else f'ccda_{variant}'
+  config.ccda.hierarchy = tree
+  config.optim.refine = config_lib.optimizer()
+  if config.pair == 'streets':
+    _streets(config)
+    steps = STREET_STEPS
+  else:
+    _paper(config, arg, network, split)
+    steps = (50_000, 25_000)  # utils/train_initializer.py; README
+  pipeline = _chain(config, variant, steps, 'main')
+  if variant != 'source_only':  # joins the pipeline where config.control is set
+    _chain(config, 'source_only', steps, 'control')
+  if baselines == 'all':
+    for baseline in ('msiw', 'skdc'):
+      pipeline += _chain(config, baseline, steps, 'reference')
+  config.pipeline = tuple(dict.fromkeys(pipeline))
+  return config
+
+
+def _chain(config, variant: str, steps: tuple[int, int], role: str):
+  """Adds the stages of a variant, each from the one before; their names.
+
+  A stage that another chain has already added keeps its role.
+  """
+  names, before = [], ''
+  levels = len(hierarchy_file.get(config.ccda.hierarchy).steps)
+  for level in range(levels):
+    what = variant if level else FIRST.get(variant, variant)
+    name = f'{what}_{level}'
+    if name not in config.stages:  # chains may share their first
+      config.stages[name] = config_lib.stage(
+        what if what == 'ccda' else f'ccda_{what}',
+        steps[min(level, 1)],
+        init_from=before,
+        level=level,
+        role=role,
+        optim='refine' if level else 'main',
+      )
+    names.append(name)
+    before = name
+  return names
+
+
+STREET_STEPS = (400, 250)
+
+
+def _streets(config) -> None:
+  """Constants of the paper, at the street network's learning rate."""
+  config.ccda.uda_skip_steps = 100
+  config.optim.refine.update(config.optim.main)
+  # As far below the first step's as in the paper: 1e-4 to 2.5e-4.
+  config.optim.refine.learning_rate = 0.4 * config.optim.main.learning_rate
+  config.evaluate.source = False
+  config.control = True
+
+
+def _paper(config, arg: str, network: str, split: str) -> None:
+  """The published commands of the released README."""
+  idd = config.pair == 'gta5_to_idd'
+  data, options = config.data, pairs.parse_arg(arg)[1]
+  if 'size' not in options and not idd:
+    data.target_size = config.evaluate.size = (640, 1280)
+  data.resize = 'cv_area'
+  if split == 'released':
+    # The lists of the released code leave out images for validation, at random:
+    # 1000 of GTA5's 24966, 496 of Cityscapes' 2975, 50 of IDD's 6993. The rest
+    # of Cityscapes comes with the 19998 images that have coarse labels only.
+    data.source = {'gta5': 'gta5:all[:96%]'}.get(
+      config.pair.partition('_')[0], data.source
+    )
+    data.target = (
+      'idd:train[:99%]' if idd else ('cityscapes:train[:83%]+train_extra')
+    )
+  config.batch_size = config.scale_reference_batch = 1 if idd else 2
+  config.augment.flip = True
+  config.ccda.kd_refined_weight = 1.0 if idd else 10.0
+  config.model.name = network
+  config.model.aspp_branches = 4
+  config.optim.main.update(
+    weight_decay=1e-4,  # of every tensor, BatchNorm's too
+    horizon_steps=250_000 // config.batch_size,  # begins anew at each step
+    groups=GROUPS,
+  )
+  config.optim.refine.update(config.optim.main)
+  config.optim.refine.learning_rate = 1e-4
+  config.checkpoint.every_steps = config.evaluate.every_steps = 2500
