@@ -128,3 +128,4 @@ def _paper(config, arg: str, network: str, split: str) -> None:
   config.optim.refine.update(config.optim.main)
   config.optim.refine.learning_rate = 1e-4
   config.checkpoint.every_steps = config.evaluate.every_steps = 2500
+  config.evaluate.labels = 'input'

@@ -70,4 +70,5 @@ def _paper(config, arg: str):
   # training size and with labels brought to it.
   config.checkpoint.every_steps = config.evaluate.every_steps = EPOCH
   config.evaluate.flip = True
+  config.evaluate.labels = 'input'
   return config

@@ -251,6 +251,7 @@ def base_config() -> ConfigDict:
   c.evaluate.flip = False  # average with the mirrored image
   # logits | probabilities: what is brought to the size of the label
   c.evaluate.upsample = 'logits'
+  c.evaluate.labels = 'native'  # native | input: brought to evaluate.size
   c.evaluate.source = False  # also the source's validation split
   c.evaluate.limit = 0  # images; 0: all
   c.evaluate.checkpoint = 'last'  # last | best | STEP (--mode=evaluate)

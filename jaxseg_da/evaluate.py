@@ -27,6 +27,7 @@ Size = tuple[int, int]
 _GRID = 32
 MODES = ('whole', 'sliding')
 UPSAMPLED = ('logits', 'probabilities')
+LABELS = ('native', 'input')
 
 
 class Options(NamedTuple):
@@ -42,6 +43,8 @@ class Options(NamedTuple):
     flip: average with the mirrored image, too.
     upsample: what is interpolated: 'logits', or 'probabilities', whose largest
       is another class where classes meet; so does LSE's released code.
+    labels: 'native', or 'input': brought to `size`, nearest neighbour, so that
+      small objects count for less; so do the released codes of MaxSquare, CCDA.
   """
 
   size: Size = (0, 0)
@@ -51,6 +54,7 @@ class Options(NamedTuple):
   scales: tuple[float, ...] = (1.0,)
   flip: bool = False
   upsample: str = 'logits'
+  labels: str = 'native'
 
 
 WHOLE = Options()
@@ -100,7 +104,7 @@ def evaluate(
   total = np.zeros((num_classes, num_classes), np.int64)
   images, pending = 0, None
   for batch in batches:
-    label = np.asarray(batch['label'])[..., 0]
+    label = _at_input(np.asarray(batch['label'])[..., 0], options)
     mask = np.asarray(batch.get('mask', np.ones(len(label)))).astype(bool)
     if not mask.any():
       continue
@@ -136,6 +140,7 @@ def evaluate(
     'scales': list(options.scales),
     'flip': options.flip,
     'upsample': options.upsample,
+    'labels': options.labels,
   }
   return record, total
 
@@ -155,6 +160,8 @@ def check(config: Any) -> Options:
   if options.upsample not in UPSAMPLED:
     name = 'config.evaluate.upsample'
     raise errors.unknown(name, options.upsample, UPSAMPLED)
+  if options.labels not in LABELS:
+    raise errors.unknown('config.evaluate.labels', options.labels, LABELS)
   if not options.scales or min(options.scales) <= 0:
     raise errors.UserError(
       f'config.evaluate.scales={options.scales} must be positive numbers'
@@ -166,6 +173,13 @@ def check(config: Any) -> Options:
       f'exceed config.evaluate.window={options.window}'
     )
   return options
+
+
+def _at_input(labels: np.ndarray, options: Options) -> np.ndarray:
+  """Labels `[b, H, W]` at the size that they are compared at."""
+  if options.labels == 'native' or not any(options.size):
+    return labels
+  return _resized(labels, options.size, 'nearest')
 
 
 def scores(

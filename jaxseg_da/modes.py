@@ -156,6 +156,7 @@ def predict(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
     tuple(opened.config.evaluate.size),
     resize=results.target_resize(opened.config),
     options=opened.config.evaluate,
+    classes=stage.method.classes,
   )
 
 

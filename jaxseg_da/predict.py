@@ -19,6 +19,7 @@ import numpy as np
 from jaxseg_da import errors, evaluate, visual
 from jaxseg_da import labels as label_tables
 from jaxseg_da import progress as progress_lib
+from jaxseg_da.methods import base
 
 FORMATS = ('color', 'overlay', 'train_ids', 'label_ids')
 SUFFIXES = ('.jpg', '.jpeg', '.png')
@@ -59,7 +60,7 @@ def run(
   *,
   resize: str = 'pil_bicubic',
   options: Any = evaluate.WHOLE,
-  colours: np.ndarray = label_tables.COLOURS,
+  classes: base.Classes = base.CITYSCAPES,
   alpha: float = 0.5,
   progress: bool = True,
 ) -> Summary:
@@ -70,13 +71,13 @@ def run(
     inputs: an image file, a folder, or a glob pattern.
     output_dir: created where missing.
     formats: of `FORMATS`, a list or separated by commas, or 'all'. 'color'
-      and 'overlay' are RGB; 'train_ids' has 0..C - 1; 'label_ids' the raw
-      Cityscapes ids (19 classes only).
+      and 'overlay' are RGB; 'train_ids' has Cityscapes train ids, 'label_ids'
+      the raw ids.
     size: (height, width) of the network's input; None or (0, 0): native.
     resize: mode of `data.transforms` that makes that size.
     options: windows, scales and flip as in `evaluate.Options`; its size is
       not used.
-    colours: u8 `[C, 3]`.
+    classes: what the logits mean.
     alpha: opacity of the overlay.
     progress: show a progress line on stderr.
 
@@ -85,10 +86,12 @@ def run(
     stderr and does not stop the run.
 
   Raises:
-    UserError: unknown format, no image found, none of them readable, or two
-      images would write the same file.
+    UserError: unknown format, or ids of classes that have none; no image found,
+      none of them readable, or two images would write the same file.
   """
   wanted = parse_formats(formats)
+  for name in wanted:
+    check_ids(name, classes)
   sources = find(inputs)
   settings = evaluate.check(options)
   settings = settings._replace(size=size or (0, 0))
@@ -109,12 +112,7 @@ def run(
       _say(f'warning: {source.path} is no readable image; skipped')
       continue
     ids = labels_of(predictor, image, settings, resize)
-    if 'label_ids' in wanted and ids.max() >= label_tables.NUM_CLASSES:
-      raise errors.UserError(
-        f'format label_ids needs the {label_tables.NUM_CLASSES} Cityscapes '
-        f'classes; the model predicted class {ids.max()}'
-      )
-    for name, picture in _pictures(image, ids, wanted, colours, alpha):
+    for name, picture in _pictures(image, ids, wanted, classes, alpha):
       path = output / source.stem.with_name(f'{source.stem.name}_{name}.png')
       path.parent.mkdir(parents=True, exist_ok=True)
       path.write_bytes(visual.encode_png(picture))
@@ -150,6 +148,25 @@ def parse_formats(formats: str | Sequence[str]) -> tuple[str, ...]:
       choices = (*FORMATS, 'all')
       raise errors.unknown('config.predict.format', name, choices)
   return tuple(dict.fromkeys(names))
+
+
+def check_ids(name: str, classes: base.Classes) -> None:
+  """Checks that a format's ids exist for all classes.
+
+  Raises:
+    UserError: names a class that has none.
+  """
+  last = {
+    'train_ids': label_tables.IGNORE,
+    'label_ids': label_tables.NUM_CLASSES,
+  }
+  for label, train_id in zip(classes.names, classes.train_ids, strict=True):
+    if name in last and not 0 <= train_id < last[name]:
+      why = 'covers several train ids' if train_id < 0 else 'is none of them'
+      raise errors.UserError(
+        f'config.predict.format={name} needs Cityscapes classes, but the class '
+        f'{label!r} {why}; color and overlay work'
+      )
 
 
 def find(inputs: str) -> list[Source]:
@@ -212,7 +229,7 @@ def labels_of(
   options: evaluate.Options = evaluate.WHOLE,
   resize: str = 'pil_bicubic',
 ) -> np.ndarray:
-  """Train ids u8 `[H, W]` of one image u8 `[H, W, 3]`, at its own size."""
+  """Classes u8 `[H, W]` of one image u8 `[H, W, 3]`, at its own size."""
   size = (image.shape[0], image.shape[1])
   found = evaluate.scores(predictor, image[None], size, options, resize)
   return np.asarray(jnp.argmax(found[0], axis=-1)).astype(np.uint8)
@@ -222,18 +239,18 @@ def _pictures(
   image: np.ndarray,
   ids: np.ndarray,
   formats: Sequence[str],
-  colours: np.ndarray,
+  classes: base.Classes,
   alpha: float,
 ) -> Iterator[tuple[str, np.ndarray]]:
   for name in formats:
     if name == 'color':
-      yield name, visual.colourise(ids, colours)
+      yield name, visual.colourise(ids, classes.colours)
     elif name == 'overlay':
-      yield name, visual.overlay(image, ids, alpha, colours)
-    elif name == 'label_ids':
-      yield name, label_tables.TRAIN_ID_TO_CITYSCAPES_ID[ids]
+      yield name, visual.overlay(image, ids, alpha, classes.colours)
     else:
-      yield name, ids
+      train_ids = np.array(classes.train_ids, np.uint8)[ids]
+      table = label_tables.TRAIN_ID_TO_CITYSCAPES_ID
+      yield name, train_ids if name == 'train_ids' else table[train_ids]
 
 
 def _say(text: str) -> None:

@@ -72,9 +72,10 @@ def summarise(runs: dict[int, dict]) -> dict:
       if s['name'] == name
     ]
     gains = [tables.gain(record, controls) for record, controls in records]
+    known = [gain for gain in gains if gain is not None]
     table[name] = {
       'miou': _statistics([record['miou'] for record, _ in records]),
-      'gain': None if None in gains else _statistics(gains),
+      'gain': _statistics(known) if len(known) == len(gains) else None,
     }
   return table
 

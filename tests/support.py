@@ -27,6 +27,21 @@ SIZE = 'size=32x64'
 LIMIT = 8  # Images per split.
 # What may differ between two runs that made the same numbers.
 TIMES = ('seconds', 'git', 'images_per_second', 'compile_seconds', 'device')
+_CRASH = """
+import os, signal, sys
+from jaxseg_da import main, train
+
+def live(what):
+  if what.endswith(os.environ['DIES_BEFORE']):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def save(loop, stage, state, step, seconds, then=train.save):
+  loop.checkpoints.wait()  # The one before is there.
+  live(f'{stage.name}/{step}')
+  then(loop, stage, state, step, seconds)
+
+train.save = save
+"""
 
 
 @functools.cache
@@ -189,6 +204,19 @@ def kill(process: subprocess.Popen) -> None:
   """Kills a process as a crash does; it has no chance to tidy up."""
   process.send_signal(signal.SIGKILL)
   process.communicate()
+
+
+def crashing(more: str = '') -> str:
+  """The command line as Python code that can die as in a crash.
+
+  It does when it is about to save the checkpoint that the environment variable
+  DIES_BEFORE names, as STAGE/STEP.
+
+  Args:
+    more: code that runs first; it may call `live(what)` where the process is to
+      die as well, if DIES_BEFORE is how `what` ends.
+  """
+  return f'{_CRASH}{more}\nsys.exit(main.main())'
 
 
 def results(workdir: pathlib.Path) -> dict:

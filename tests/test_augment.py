@@ -11,7 +11,6 @@ from jaxseg_da import checks, errors, resolve, rng, train
 from jaxseg_da.ops import augment, blur
 from tests import toys
 
-
 KEY = jax.random.key(0)
 
 

@@ -264,6 +264,22 @@ def test_views_are_averaged_after_what_is_upsampled(upsample, expected):
   np.testing.assert_allclose(found[0, 0, :, 0], expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize('labels', evaluate.LABELS)
+def test_size_that_labels_are_compared_at(labels):
+  """The input's one row is the second, its columns every second one."""
+  image = np.zeros((1, 2, 6, 3), np.uint8)
+  label = np.array([[[0, 0, 0, 0, 0, 0], [0, 1, 0, 1, 2, 3]]])[..., None]
+  record, matrix = run(
+    lambda x: jnp.zeros((1, *x.shape[1:3], 4)).at[..., 3].set(1.0),
+    [{'image': image, 'label': label}],
+    evaluate_config=evaluate.Options((1, 3), labels=labels),
+  )
+  assert record['labels'] == labels
+  expected = [8, 2, 1, 1] if labels == 'native' else [0, 2, 0, 1]
+  np.testing.assert_array_equal(matrix[:, 3], expected)
+  assert matrix.sum() == sum(expected)
+
+
 def test_processes_are_summed_in_int64():
   batch = make_batch(10)
 
@@ -322,6 +338,7 @@ def test_what_cannot_be_evaluated_is_refused():
   for bad, message in (
     ({'mode': 'slide'}, "sliding.*Did you mean 'sliding'"),
     ({'upsample': 'logit'}, "evaluate.upsample 'logit'.*mean 'logits'"),
+    ({'labels': 'inputs'}, "evaluate.labels 'inputs'.*mean 'input'"),
     ({'scales': ()}, 'evaluate.scales'),
     ({'mode': 'sliding', 'stride': (0, 4)}, 'evaluate.stride'),
     ({'mode': 'sliding', 'window': (4, 4)}, 'evaluate.window'),

@@ -12,16 +12,11 @@ from data_prep.streets import export
 from tests import support, test_paper_pairs
 
 ROUNDS = ('source_only', 'round_1', 'round_2')
-# Predicts image by image, says so, and dies as in a crash when it is about to
-# write what DIES_BEFORE names: a file, or the checkpoint of a step.
-CRASH = """
-import os, signal, sys
-from jaxseg_da import checkpoint, main, train
+# Predicts image by image, says so, and also dies when it is about to write a file
+# that DIES_BEFORE names.
+CRASH = support.crashing("""
+from jaxseg_da import checkpoint
 from jaxseg_da.methods import predictions
-
-def live(what):
-  if what.endswith(os.environ['DIES_BEFORE']):
-    os.kill(os.getpid(), signal.SIGKILL)
 
 def own(predict, source, domain, rows, then=predictions.own):
   print('predicts', *rows, flush=True)
@@ -31,15 +26,9 @@ def write(path, arrays, then=checkpoint.write_arrays):
   live(str(path))
   then(path, arrays)
 
-def save(loop, stage, state, step, seconds, then=train.save):
-  loop.checkpoints.wait()  # The one before is there.
-  live(f'{stage.name}/{step}')
-  then(loop, stage, state, step, seconds)
-
 predictions.PART, predictions.own = 1, own
-checkpoint.write_arrays, train.save = write, save
-sys.exit(main.main())
-"""
+checkpoint.write_arrays = write
+""")
 
 
 @pytest.fixture(scope='module')

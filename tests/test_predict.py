@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg_da import errors, evaluate, predict, visual
+from jaxseg_da import errors, evaluate, hierarchy, predict, visual
+from jaxseg_da.methods import base, ccda
 
 HOT = 100.0 * np.eye(19, dtype=np.float32)
 
@@ -141,13 +142,45 @@ def test_formats():
     predict.parse_formats('')
 
 
-def test_label_ids_need_cityscapes_classes(tmp_path):
+@pytest.mark.parametrize(
+  ('format', 'train_id', 'reason'),
+  [
+    ('label_ids', 19, 'is none of them'),
+    ('label_ids', -1, 'covers several train ids'),
+    ('train_ids', -1, 'covers several train ids'),
+  ],
+)
+def test_ids_need_cityscapes_classes(tmp_path, format, train_id, reason):
   save(tmp_path / 'a.png', picture())
-  logits = jnp.zeros((1, 4, 4, 20)).at[..., 19].set(1.0)
-  with pytest.raises(errors.UserError, match='predicted class 19'):
+  classes = base.CITYSCAPES._replace(train_ids=(*range(18), train_id))
+  with pytest.raises(errors.UserError, match=f"{format}.*'bicycle' {reason}"):
     predict.run(
-      lambda images: logits, str(tmp_path / 'a.png'), str(tmp_path), 'label_ids'
+      predictor,
+      str(tmp_path / 'a.png'),
+      str(tmp_path / 'out'),
+      format,
+      classes=classes,
     )
+  assert not (tmp_path / 'out').exists()
+
+
+def test_classes_are_written_as_the_train_ids_they_are(tmp_path):
+  """Of GTA5 -> IDD's 17 classes the 10th is sky, train id 10."""
+  save(tmp_path / 'a.png', picture())
+  classes = ccda.classes_of(hierarchy.GTA5_TO_IDD, 3)
+  assert classes.names[9] == 'sky'
+  hot = 100.0 * jnp.eye(17)
+  predict.run(
+    lambda images: hot[jnp.where(images[..., 2] > 127, 9, 0)],
+    str(tmp_path / 'a.png'),
+    str(tmp_path / 'out'),
+    'all',
+    classes=classes,
+  )
+  found = load(tmp_path / 'out/a_train_ids.png')
+  assert set(np.unique(found)) == {0, 10} and found[0, 0] == 10
+  assert load(tmp_path / 'out/a_label_ids.png')[0, 0] == 23
+  assert load(tmp_path / 'out/a_color.png')[0, 0].tolist() == [0, 130, 180]
 
 
 def test_windows_and_flip_reach_the_network(tmp_path):

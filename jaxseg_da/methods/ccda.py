@@ -84,38 +84,42 @@ class Recipe(NamedTuple):
   kd_refined_weight: float
 
 
+def segment(
+  recipe: Recipe, variables, context: base.Context
+) -> two_domains.Outputs:
+  """Source images through the network, and target images where it adapts."""
+  if recipe.variant.adapt:
+    return two_domains.segment(recipe.network, variables, context)
+  keys = context.keys.examples('dropout/source')
+  images = context.batch['source']['image']
+  source, stats = recipe.network.apply(variables, images, True, keys)
+  return two_domains.Outputs(source, {}, stats)
+
+
 def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
   """The sum of the losses of one step, and what is logged."""
-  source = context.batch['source']
-  metrics = {}
-  if recipe.variant.adapt:
-    outputs = two_domains.segment(
-      recipe.network, variables['segmenter'], context
-    )
-    found, stats = outputs.source, outputs.batch_stats
-  else:
-    keys = context.keys.examples('dropout/source')
-    found, stats = recipe.network.apply(
-      variables['segmenter'], source['image'], True, keys
-    )
-  known = jnp.asarray(recipe.table)[source['label']].astype(jnp.int32)
-  losses = supervised.loss_terms(found, known, recipe.aux_weight)
-  images, logits = source['image'], found['logits']
-  if recipe.variant.adapt:
-    images, logits = context.batch['target']['image'], outputs.target['logits']
-  logits = models.upsample(logits, images.shape[1:3])
-  if recipe.variant.adapt:
+  outputs = segment(recipe, variables['segmenter'], context)
+  labels = context.batch['source']['label']
+  known = jnp.asarray(recipe.table)[labels].astype(jnp.int32)
+  losses = supervised.loss_terms(outputs.source, known, recipe.aux_weight)
+  adapt, metrics = recipe.variant.adapt, {}
+  images = context.batch['target' if adapt else 'source']['image']
+  found = outputs.target if adapt else outputs.source
+  logits = models.upsample(found['logits'], images.shape[1:3])
+  if adapt:
     p = jax.nn.softmax(logits)
     classes = two_domains.effective_classes(p, context.axis_name)
     metrics['target_classes'] = classes
     squares = maxsquare.iw_maxsquare(
       p, recipe.ratio, 'batch', context.axis_name
     )
-    active = jnp.where(context.step >= recipe.skip, recipe.uda_weight, 0.0)
-    losses['maxsquare'] = terms.Term(*squares, active)
+    weight = jnp.where(context.step >= recipe.skip, recipe.uda_weight, 0.0)
+    losses['maxsquare'] = terms.Term(*squares, weight)
   if recipe.teacher is not None:
     losses |= distil(recipe, context.extra['teacher'], images, logits)
-  return base.Output(losses, {'segmenter': stats}, metrics=metrics)
+  return base.Output(
+    losses, {'segmenter': outputs.batch_stats}, metrics=metrics
+  )
 
 
 def distil(
