@@ -27,6 +27,8 @@ GROUPS = (
   (r'.', 1.0, 1.0),
 )
 
+NATIVE_WIDTHS = {'gta5': 1914, 'synthia': 1280, 'cityscapes': 2048, 'idd': 1920}
+
 
 def get_config(arg: str = ''):
   """ARG is `BENCHMARK[,variant=VARIANT][,hierarchy=FILE.yaml][,key=value...]`.
@@ -100,7 +102,8 @@ def _streets(config) -> None:
 
 def _paper(config, arg: str, network: str, split: str) -> None:
   """The published commands of the released README."""
-  idd = config.pair == 'gta5_to_idd'
+  source, target = config.pair.split('_to_')
+  idd = target == 'idd'
   data, options = config.data, pairs.parse_arg(arg)[1]
   if 'size' not in options and not idd:
     data.target_size = config.evaluate.size = (640, 1280)
@@ -109,14 +112,19 @@ def _paper(config, arg: str, network: str, split: str) -> None:
     # The lists of the released code leave out images for validation, at random:
     # 1000 of GTA5's 24966, 496 of Cityscapes' 2975, 50 of IDD's 6993. The rest
     # of Cityscapes comes with the 19998 images that have coarse labels only.
-    data.source = {'gta5': 'gta5:all[:96%]'}.get(
-      config.pair.partition('_')[0], data.source
-    )
-    data.target = (
-      'idd:train[:99%]' if idd else ('cityscapes:train[:83%]+train_extra')
-    )
+    data.source = {'gta5': 'gta5:all[:96%]'}.get(source, data.source)
+    data.target = {
+      'cityscapes': 'cityscapes:train[:83%]+train_extra',
+      'idd': 'idd:train[:99%]',
+    }[target]
   config.batch_size = config.scale_reference_batch = 1 if idd else 2
   config.augment.flip = True
+  # Sigma is 0 to 5 pixels before images are resized (datasets/dataset_base.py).
+  config.augment.blur_probability = 1.0
+  config.augment.blur_sigma = (
+    5 * data.source_size[1] / NATIVE_WIDTHS[source],
+    5 * data.target_size[1] / NATIVE_WIDTHS[target],
+  )
   config.ccda.kd_refined_weight = 1.0 if idd else 10.0
   config.model.name = network
   config.model.aspp_branches = 4

@@ -43,8 +43,9 @@ def run_all(run: Run) -> dict:
   if run.config.pair != 'streets' and not run.config.init.weights:
     say(
       'warning: config.init.weights is unset, the backbone starts from random '
-      'values; the papers start from resnet101COCO-41f33a49.pth (DACS) or '
-      'DeepLab_resnet_pretrained_init-f81d91e8.pth (AdaptSegNet)'
+      'values; the papers start from resnet101COCO-41f33a49.pth (DACS), '
+      'DeepLab_resnet_pretrained_init-f81d91e8.pth (AdaptSegNet), or '
+      'resnet101-5d3b4d8f.pth (CCDA)'
     )
   for name in run.config.pipeline:
     if run.done(name) is None and not _from_cache(run, name):

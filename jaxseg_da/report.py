@@ -37,7 +37,7 @@ def write(workdir: str | os.PathLike) -> pathlib.Path:
   config = _json(folder / 'config.json') or {}
   records = writers.read_jsonl(folder / 'metrics.jsonl')
   pictures = sorted((folder / 'images').glob('*.png'))
-  # What stages wrote about their host passes.
+  # Those that stages left themselves.
   pictures += sorted(folder.glob('stages/*/artifacts/*.png'))
   body = (
     _header(results),
@@ -236,15 +236,18 @@ def _classes(results: Mapping[str, Any]) -> str:
 def _pictures(paths: Sequence[pathlib.Path], results: Mapping[str, Any]) -> str:
   if not paths:
     return ''
-  figures = []
+  figures, seen = [], set()
   for path in paths:
     data = base64.b64encode(path.read_bytes()).decode('ascii')
+    if data in seen:  # several stages may have left the same
+      continue
+    seen.add(data)
     name = html.escape(path.stem.replace('_', ' '))
     what = 'image, truth and predictions side by side'
     if path.parent.name == 'artifacts':
       stage = path.parents[1].name.partition('_')[2]
       name = html.escape(f'{stage}: {path.stem}').replace('_', ' ')
-      what = 'what the stage was trained on'
+      what = 'a picture that the stage left'
     figures.append(
       f'<figure><img src="data:image/png;base64,{data}" alt="{name}: {what}">'
       f'<figcaption>{name}</figcaption></figure>'

@@ -65,7 +65,11 @@ def evaluate(run: Run, stage: train.Stage, state, spec: str) -> dict:
   if classes.step is None:
     return record
   colours = zip(classes.names, classes.colours.tolist(), strict=True)
-  return {**record, 'step': classes.step, 'colours': dict(colours)}
+  return record | {
+    'step': classes.step,
+    'kept': list(classes.kept),
+    'colours': dict(colours),
+  }
 
 
 def _evaluation_batch(config) -> int:

@@ -12,8 +12,8 @@ from data_prep.streets import export
 from tests import support, test_paper_pairs
 
 ROUNDS = ('source_only', 'round_1', 'round_2')
-# Predicts image by image, says so, and also dies when it is about to write a file
-# that DIES_BEFORE names.
+# Predicts image by image, says so, and also dies when it is about to write a
+# file that DIES_BEFORE names.
 CRASH = support.crashing("""
 from jaxseg_da import checkpoint
 from jaxseg_da.methods import predictions

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxseg_da import hierarchy, pictures, report, report_steps
+from jaxseg_da import hierarchy, pictures, report, report_steps, visual
 from tests import test_report
 
 TREE = hierarchy.GTA5_TO_CITYSCAPES
@@ -27,6 +27,7 @@ def evaluation(step, miou, tree=TREE):
     'iou': {**ious, names[0]: miou + 10, names[-1]: None},
     'pixel_accuracy': 88.0,
     'step': step,
+    'kept': [names[i] for i in tree.ignored(step)],
     'colours': dict(zip(names, tree.colours(step).tolist(), strict=True)),
   }
 
@@ -159,6 +160,18 @@ def test_a_child_called_like_its_parent_is_not_kept():
 
 def test_without_steps_there_is_no_section():
   assert report_steps.section(None, []) == ''
+
+
+def test_the_same_picture_of_several_stages_is_shown_once(tmp_path):
+  for name, shade in (('00_a', 1), ('01_b', 1), ('02_c', 2)):
+    folder = tmp_path / 'stages' / name / 'artifacts'
+    folder.mkdir(parents=True)
+    pixels = np.full((2, 2, 3), shade, np.uint8)
+    (folder / 'tree.png').write_bytes(visual.encode_png(pixels))
+  text, _ = page(tmp_path, results())
+  shown = text.split('<h2>Pictures</h2>')[1]
+  assert shown.count('<img') == 2
+  assert 'a: tree<' in shown and 'c: tree<' in shown
 
 
 def test_pictures_of_steps_have_legends_of_their_own(tmp_path):

@@ -56,6 +56,7 @@ class Classes(NamedTuple):
     train_ids: of each class, -1 where it covers several.
     subsets: class indices by size, `labels.SUBSETS` or nothing.
     step: of a hierarchy, from coarse to fine; None where there is none.
+    kept: names of those that get no training labels any more.
   """
 
   names: tuple[str, ...]
@@ -64,6 +65,7 @@ class Classes(NamedTuple):
   train_ids: tuple[int, ...]
   subsets: Mapping[int, tuple[int, ...]]
   step: int | None = None
+  kept: tuple[str, ...] = ()
 
 
 _ALL = range(labels.NUM_CLASSES)

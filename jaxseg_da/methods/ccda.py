@@ -191,6 +191,7 @@ def classes_of(tree: hierarchy.Hierarchy, step: int) -> base.Classes:
     tuple(ids[0] if len(ids) == 1 else -1 for ids in covered),
     {},
     step,
+    tuple(tree.names(step)[i] for i in tree.ignored(step)),
   )
 
 
