@@ -97,9 +97,7 @@ def disturbed(state, seed):
 def leaves(tree):
   """`NETWORK/.../TENSOR` -> array."""
   found, _ = jax.tree_util.tree_flatten_with_path(tree)
-  name = functools.partial(
-    jax.tree_util.keystr, simple=True, separator='/'
-  )
+  name = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
   return {name(path): np.asarray(x) for path, x in found}
 
 
@@ -228,9 +226,7 @@ def on_one_device(function, stage):
     in_axes=(0, *[None] * 5),
   )
   first = jax.jit(lambda *args: mapped(jnp.zeros(1), *args))
-  return lambda *args: jax.tree.map(
-    lambda x: np.asarray(x)[0], first(*args)
-  )
+  return lambda *args: jax.tree.map(lambda x: np.asarray(x)[0], first(*args))
 
 
 @functools.cache
@@ -403,14 +399,16 @@ def test_adaptation_starts_late_at_the_first_level():
   config = config_of(['ccda_msiw'])
   config.ccda.uda_skip_steps = 1
   stage = train.build(config, 'level_0')
-  state = jax.device_get(train.initial_state(stage))
-  assert state.extra == {}
-  data = [toys.batch(seed) for seed in range(3)]
-  _, metrics = toys.run_steps(stage, state, data, backend('pmap', 1))
-  for found, weight in zip(metrics, (0, 0, 0.3), strict=True):
-    assert found['loss/maxsquare'] < 0
-    expected = found['loss/source'] + weight * found['loss/maxsquare']
-    np.testing.assert_allclose(found['loss'], expected, rtol=1e-6)
+  state = trained(0)
+  run = on_one_device(phase, stage)
+  for step, weight in enumerate((0, 0, 0.3, 0.3)):
+    data = toys.batch(step, IMAGES)
+    total, (terms, _) = run(*arguments(stage, state, data, step))
+    source, squares = (
+      terms[name].total / terms[name].count for name in ('source', 'maxsquare')
+    )
+    assert squares < 0 < source
+    np.testing.assert_allclose(total, source + weight * squares, rtol=1e-6)
 
 
 @pytest.mark.parametrize('method', TERMS)
@@ -428,6 +426,7 @@ def test_the_first_level_has_no_teacher(method):
   }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ('deeplabv2', 'deeplabv3'))
 def test_a_step_of_the_published_networks(name):
   stage, state = started('ccda', 1, 'float32', name)
@@ -465,6 +464,12 @@ def test_a_stage_at_the_wrong_place(level, init_from, said):
   assert said in str(caught.value)
 
 
+def test_a_model_that_cannot_grow_is_refused_before_training():
+  config = config_of(['ccda_msiw', 'ccda'], 'float32', 'fcn8s')
+  with pytest.raises(errors.UserError, match=r"'fcn8s'; valid: .*deeplabv3"):
+    train.build(config, 'level_1')
+
+
 def test_a_stage_from_one_that_is_not_there():
   config = config_of(['ccda_msiw', 'ccda'])
   config.stages.level_1.init_from = 'level_7'
@@ -486,7 +491,7 @@ def test_a_tree_over_classes_that_the_data_have_not():
 def test_classes():
   found = built('ccda', 2).method.classes
   assert found.names == TREE.names(2) and found.names[8] == 'sky'
-  assert found.step == 2 and not found.subsets
+  assert (found.step, found.kept) == (2, ('sky',)) and not found.subsets
   assert found.colours.dtype == np.uint8
   assert found.colours[[3, 8]].tolist() == [[152, 130, 154], [0, 130, 180]]
   # Evaluation counts sky, though training does not.

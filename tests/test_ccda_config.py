@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 
 from configs import ccda as ccda_config
-from jaxseg_da import checks, errors, main, models, optim, resolve, tables
+from jaxseg_da import (
+  cache,
+  checks,
+  errors,
+  main,
+  models,
+  modes,
+  optim,
+  report_html,
+  resolve,
+  tables,
+)
 from tests import support
 
 # ml_collections loads config files through a method that Python deprecates.
@@ -83,7 +94,11 @@ def test_published_constants(pair):
     assert optimizer.horizon_steps == (250_000 if idd else 125_000)
     assert optimizer.warmup_steps == 0 and optimizer.grad_clip == 0
     assert optimizer.multiplicity == 'reference'
-  assert config.evaluate.every_steps == 2500 and not config.control
+  assert (config.evaluate.every_steps, config.evaluate.labels) == (
+    2500,
+    'input',
+  )
+  assert not config.control
 
 
 def test_options_of_the_published_pairs():
@@ -168,8 +183,8 @@ def check_stages(config):
     before = first if level == 1 else f'{what}_{level - 1}'
     assert stage.init_from == (before if level else '')
     # Controls make as many updates as what they control for.
-    same = {config.stages[n].steps for n in config.pipeline if n[-1] == name[-1]}
-    assert same == {stage.steps}
+    alike = [n for n in config.pipeline if n.endswith(f'_{level}')]
+    assert {config.stages[n].steps for n in alike} == {stage.steps}
 
 
 @pytest.mark.parametrize('pair', ('streets', IDD))
@@ -232,7 +247,6 @@ def test_streets():
   first, later = config.optim.main, config.optim.refine
   assert later.learning_rate == pytest.approx(0.4 * first.learning_rate)
   assert later.groups == first.groups and later.name == first.name
-  assert config.ccda.kd_weight == config.ccda.kd_refined_weight == 10
 
 
 @pytest.mark.parametrize(
@@ -259,25 +273,38 @@ def test_a_tree_that_is_none_is_explained(mine):
     load(f'streets,hierarchy={mine}')
 
 
-def flags(workdir, mine, variant, cache):
+def flags(workdir, mine, variant, *more):
   """A run of the tiny network, two steps per stage."""
-  stages = ('source_only_0', 'source_only_1', f'{variant}_1')
   found = support.flags(
     workdir,
-    *(f'--config.stages.{name}.steps=2' for name in stages),
-    f'--config.cache_dir={cache}',
+    '--config.stages.source_only_0.steps=2',
+    '--config.stages.source_only_1.steps=2',
+    f'--config.cache_dir={mine.parent}/cache',
     '--config.optim.refine.warmup_steps=0',
     '--config.batch_size=8',
     '--config.control=True',
+    *more,
     config='ccda',
   )
   found[0] += f',variant={variant},hierarchy={mine}'
   return ['main', *found]
 
 
+def shared(workdir, mine, variant):
+  """Where a run of a variant keeps the stages that others may use, too."""
+  config, workdir, _ = main.parse(
+    flags(workdir, mine, variant, f'--config.stages.{variant}_1.steps=2')
+  )
+  run = modes.open_run(config, workdir)
+  entry = lambda name: cache.entry(run.config, name, run.data_dir, run.steps)
+  assert entry(f'{variant}_1') is None
+  return [entry(f'source_only_{level}') for level in (0, 1)]
+
+
 def test_runs_of_two_steps(tmp_path, mine, capfd):
-  cache, work = tmp_path / 'cache', tmp_path / 'skdc'
-  assert main.main(flags(work, mine, 'skdc', cache)) == main.DONE
+  work = tmp_path / 'skdc'
+  command = flags(work, mine, 'skdc', '--config.stages.skdc_1.steps=2')
+  assert main.main(command) == main.DONE
   out, err = capfd.readouterr()
   found = json.loads((work / 'results.json').read_text())
   roles = {s['name']: s['role'] for s in found['stages']}
@@ -291,6 +318,7 @@ def test_runs_of_two_steps(tmp_path, mine, capfd):
   assert [coarse['step'], fine['step']] == [0, 1]
   assert [*coarse['iou']] == ['all but sky', 'sky']
   assert [*fine['iou']] == ['flat', 'sky', 'upright']
+  assert (coarse['kept'], fine['kept']) == ([], ['sky'])
   assert coarse['colours'] == {'all but sky': [9, 8, 7], 'sky': [70, 130, 180]}
   assert [*fine['colours']] == [*fine['iou']]
   assert fine['colours']['upright'] == [1, 2, 3]
@@ -305,31 +333,31 @@ def test_runs_of_two_steps(tmp_path, mine, capfd):
       support.LIMIT,
     )
   # The first step has no control, and the last one's is not its own.
-  gain = f'{fine["miou"] - control["miou"]:+.2f}'
-  assert tables.gain(fine, [control]) is not None
+  gain = tables.gain(fine, [control])
+  assert gain == pytest.approx(fine['miou'] - control['miou'])
   assert tables.gain(coarse, [control]) is None
   rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
-  assert rows['skdc_1'].split()[-1] == gain
+  assert rows['skdc_1'].split()[-1] == f'{gain:+.2f}'
   report = (work / 'report.html').read_text()
-  assert '<h2>Steps</h2>' in report and gain in report
+  assert '<h2>Steps</h2>' in report
+  assert report_html.gain(gain) in report
   assert 'all but sky' in report and 'upright' in report
   tree = work / 'stages' / '00_source_only_0' / 'artifacts' / 'hierarchy.png'
   assert tree.exists()
 
-  assert main.main(flags(work, mine, 'skdc', cache)) == main.DONE
+  assert main.main(command) == main.DONE
   assert f'{work} is finished' in capfd.readouterr().err
 
-  # Another variant shares the first step and the control.
-  other = tmp_path / 'mib'
-  assert main.main(flags(other, mine, 'mib', cache)) == main.DONE
+  # Other variants share the first step and the control, in whatever role.
+  entries = shared(work, mine, 'skdc')
+  assert sorted(entries) == sorted((tmp_path / 'cache').iterdir())
+  assert shared(tmp_path / 'mib', mine, 'mib') == entries
+  other = tmp_path / 'source_only'
+  command = flags(other, mine, 'source_only', '--config.report.images=0')
+  assert main.main(command) == main.DONE
   err = capfd.readouterr().err
-  taken = [line for line in err.splitlines() if 'taken from' in line]
-  assert [line.split(':')[0] for line in taken] == [
-    'stage source_only_0',
-    'stage source_only_1',
-  ]
+  assert err.count(': taken from ') == 2
   again = json.loads((other / 'results.json').read_text())
-  assert [s['role'] for s in again['stages']] == ['main', 'main', 'control']
-  assert again['control'] == control
-  assert again['steps'][0] == coarse and again['steps'][1] != fine
+  assert [s['role'] for s in again['stages']] == ['main', 'main']
+  assert again['steps'] == [coarse, control] and again['control'] is None
   assert (other / tree.relative_to(work)).exists()

@@ -28,6 +28,7 @@ METHODS = (
   'adversarial',
   'cdga',
   'maxsquare',
+  'ccda',
 )
 
 

@@ -265,6 +265,10 @@ def _check(config, stage, tree: hierarchy.Hierarchy) -> None:
     raise errors.UserError(
       f'a stage has level {step}, but {name} has the steps 0 to {last}'
     )
+  if step and config.model.name not in grow.CLASS_WISE:  # here, not after hours
+    raise errors.unknown(
+      'model that can grow', config.model.name, grow.CLASS_WISE
+    )
   for c in tree.steps[0]:
     for train_id in c.train_ids:
       if train_id >= config.data.num_classes:
