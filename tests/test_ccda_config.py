@@ -244,9 +244,14 @@ def test_steps_scale_reaches_the_late_start():
 def test_streets():
   config = load()
   assert (config.pair, config.ccda.hierarchy) == ('streets', CITYSCAPES)
-  first, later = config.optim.main, config.optim.refine
-  assert later.learning_rate == pytest.approx(0.4 * first.learning_rate)
-  assert later.groups == first.groups and later.name == first.name
+  first, later = ccda_config.STREET_STEPS
+  stages = [config.stages[name] for name in config.pipeline]
+  assert [s.steps for s in stages] == [first, later, later, later]
+  assert 0 < config.ccda.uda_skip_steps < first
+  # Two blocks, so that one can be changed without the other.
+  config.optim.refine.learning_rate = 0.5
+  assert config.optim.main.learning_rate < 0.5
+  assert config.optim.refine.groups == config.optim.main.groups
 
 
 @pytest.mark.parametrize(
