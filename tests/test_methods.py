@@ -100,6 +100,13 @@ def test_adabn_averages_batches():
   np.testing.assert_allclose(stats['mean'], 5.0, rtol=1e-5)
 
 
+def test_adabn_refuses_pooled_statistics():
+  config = resolve.resolve(toys.config('adabn'))
+  config.model.name = 'deeplabv3'
+  with pytest.raises(errors.UserError, match='config.model.name to deeplabv2'):
+    methods.make(config, config.stages.adabn)
+
+
 def test_adabn_moves_statistics_and_nothing_else():
   config = resolve.resolve(toys.config('adabn'))
   stage = train.build(config, 'adabn')

@@ -11,6 +11,7 @@ import functools
 
 import jax
 
+from jaxseg_da import errors
 from jaxseg_da.methods import base, supervised
 
 MOMENTUM = 0.1  # of the running statistics, see models.norm
@@ -38,7 +39,17 @@ def loss(variables, context: base.Context, *, network):
 
 
 def make(config, stage) -> base.Method:
-  """The method; `stage.steps` is the number of batches averaged."""
+  """The method; `stage.steps` is the number of batches averaged.
+
+  Raises:
+    UserError: DeepLab-V3, whose pooled BatchNorm keeps more than exponential
+      averages, which are what `cumulative` undoes.
+  """
+  if config.model.name == 'deeplabv3':
+    raise errors.UserError(
+      'method adabn does not know the pooled BatchNorm of deeplabv3; set '
+      'config.model.name to deeplabv2 or street'
+    )
   network = supervised.segmenter(config)
   return base.Method(
     name=stage.method,
