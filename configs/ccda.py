@@ -42,9 +42,11 @@ def get_config(arg: str = ''):
   """
   arg, variant = pairs.take_option(arg, 'variant', VARIANTS)
   arg, baselines = pairs.take_option(arg, 'baselines', ('none', 'all'))
-  arg, network = pairs.take_option(arg, 'model', NETWORKS)
-  arg, split = pairs.take_option(arg, 'split', ('released', 'all'))
   benchmark = pairs.parse_arg(arg.partition(',')[0])[0]
+  network = split = ''
+  if benchmark != 'streets':
+    arg, network = pairs.take_option(arg, 'model', NETWORKS)
+    arg, split = pairs.take_option(arg, 'split', ('released', 'all'))
   tree = 'gta5_to_idd' if benchmark == 'gta5_to_idd' else 'gta5_to_cityscapes'
   arg, tree = pairs.take_option(arg, 'hierarchy', (tree,), others=True)
   config = pairs.apply(config_lib.base_config(), arg)

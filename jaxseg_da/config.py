@@ -230,6 +230,7 @@ def base_config() -> ConfigDict:
   c.ccda = ConfigDict()  # released code: README, utils/losses.py
   # Classes by step: gta5_to_cityscapes | gta5_to_idd | FILE.yaml
   c.ccda.hierarchy = 'gta5_to_cityscapes'
+  c.ccda.digest = ''  # of the tree in a file; set when a run begins
   c.ccda.uda_weight = 0.1  # of maximum squares on the target
   c.ccda.ratio = 0.2  # alpha: 0 weighs all pixels alike, 1 all classes
   c.ccda.uda_skip_steps = 100  # at level 0 it starts after these and one more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import hashlib
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -23,6 +24,17 @@ def get(name: str) -> hierarchy.Hierarchy:
   if pathlib.Path(name).suffix in ('.yaml', '.yml'):
     return load(name)
   raise errors.unknown('hierarchy', name, (*hierarchy.PUBLISHED, 'FILE.yaml'))
+
+
+def digest(name: str) -> str:
+  """Says whether two trees are the same; empty for a published one.
+
+  Raises:
+    UserError: as `get`.
+  """
+  if name in hierarchy.PUBLISHED:
+    return ''
+  return hashlib.sha256(repr(get(name)).encode()).hexdigest()[:16]
 
 
 def load(path: str | pathlib.Path) -> hierarchy.Hierarchy:

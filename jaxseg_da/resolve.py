@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from jaxseg_da import checks, methods
+from jaxseg_da import checks, hierarchy_file, methods
 from jaxseg_da import config as config_lib
 from jaxseg_da.config import ConfigDict
 
@@ -18,7 +18,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
   root (sqrt, the rule for adaptive optimizers).
 
   Raises:
-    UserError: a number or a stage with which that makes no sense.
+    UserError: a number or a stage with which that makes no sense, or a class
+      tree that cannot be read.
   """
   checks.validate_numbers(config)
   checks.validate_pipeline(config)
@@ -32,6 +33,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
         ratio**0.5 if config.scale_rule == 'sqrt' else ratio
       )
     config.dacs.ema_decay **= ratio
+    # A run that goes on, or takes a baseline, must have had the same tree.
+    config.ccda.digest = hierarchy_file.digest(config.ccda.hierarchy)
   return scaled(config, config.steps_scale / ratio)
 
 

@@ -169,7 +169,12 @@ def collect(run: Run) -> dict:
     for name in config.pipeline
   ]
   main = [s for s in stages if s['role'] == 'main']
-  control = [s['evaluation'] for s in stages if s['role'] == 'control']
+  final = main[-1]['evaluation']
+  control = [
+    s['evaluation']
+    for s in stages
+    if s['role'] == 'control' and [*s['evaluation']['iou']] == [*final['iou']]
+  ]
   steps = [s['evaluation'] for s in main if 'step' in s['evaluation']]
   return {
     'method': config.method,
@@ -179,7 +184,7 @@ def collect(run: Run) -> dict:
     'jax': jax.__version__,
     'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     'stages': stages,
-    'evaluation': main[-1]['evaluation'],
+    'evaluation': final,
     'best': main[-1]['best'],
     'control': control[-1] if control else None,
     'steps': steps or None,

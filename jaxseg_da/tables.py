@@ -36,7 +36,7 @@ def table(
     cells = [name, *([str(found.get('num_classes', '-'))] if several else [])]
     cells += [_number(found.get(key)) for key in keys]
     if controls:
-      is_control = record in controls
+      is_control = any(record is control for control in controls)
       cells.append('' if is_control else _number(gain(record, controls), '+'))
     lines.append(cells)
   return _aligned(lines)
@@ -57,7 +57,7 @@ def gain(record: Record | None, controls: Iterable[Record]) -> float | None:
   if record is None:
     return None
   same = [c for c in controls if [*c['iou']] == [*record['iou']]]
-  if not same or same[-1] == record:
+  if not same or same[-1] is record:
     return None
   return difference(record['miou'], same[-1]['miou'])
 

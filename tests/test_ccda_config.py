@@ -366,3 +366,28 @@ def test_runs_of_two_steps(tmp_path, mine, capfd):
   assert [s['role'] for s in again['stages']] == ['main', 'main']
   assert again['steps'] == [coarse, control] and again['control'] is None
   assert (other / tree.relative_to(work)).exists()
+
+
+def test_an_edited_tree_is_another_run(mine, tmp_path):
+  """Neither baselines nor a resumed run may come from the tree before."""
+
+  def facts():
+    config = resolve.resolve(load(f'streets,variant=skdc,hierarchy={mine}'))
+    steps = lambda name: config.stages[name].steps
+    key = cache.fingerprint(config, 'source_only_0', tmp_path, steps)
+    return config.to_dict(), key
+
+  before, key = facts()
+  mine.write_text(MINE + '# A comment changes nothing.')
+  assert facts() == (before, key)
+  mine.write_text(MINE.replace(', 13]', ']'))
+  after, other = facts()
+  assert checks.differences(before, after) == ['ccda.digest']
+  assert key != other
+  assert resolve.resolve(load()).ccda.digest == ''
+
+
+def test_only_options_that_count_are_taken():
+  for option in ('model=deeplabv2', 'split=all'):
+    with pytest.raises(errors.UserError, match='unknown option of streets'):
+      load(f'streets,{option}')

@@ -45,7 +45,6 @@ def run(folder, pair, workdir, stages=STAGES, code=None):
     *(f'--config.stages.{name}.steps=3' for name in stages),
     '--config.checkpoint.every_steps=1',
     f'--config.cache_dir={workdir}/cache',
-    '--config.tensorboard=False',
     workdir=workdir,
     code=code,
     pair=pair,

@@ -103,7 +103,7 @@ def test_adabn_averages_batches():
 def test_adabn_refuses_pooled_statistics():
   config = resolve.resolve(toys.config('adabn'))
   config.model.name = 'deeplabv3'
-  with pytest.raises(errors.UserError, match='config.model.name to deeplabv2'):
+  with pytest.raises(errors.UserError, match='pooled BatchNorm of deeplabv3'):
     methods.make(config, config.stages.adabn)
 
 
