@@ -183,7 +183,7 @@ def run(folder, name, *more, workdir='', code=None, pair=PAIR, steps=True):
     check=False,
     env=environment,
     cwd=pathlib.Path(__file__).parents[1],
-    timeout=300,
+    timeout=600,  # a machine may be busy
   )
 
 
