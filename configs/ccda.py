@@ -20,13 +20,6 @@ VARIANTS = ('ccda', 'skdc', 'mib', 'msiw', 'source_only')
 NETWORKS = ('deeplabv3', 'deeplabv2')
 # What a variant's first step is: where nothing is distilled they are the same.
 FIRST = {'ccda': 'msiw', 'skdc': 'source_only', 'mib': 'source_only'}
-# All is trained, but for scale and shift of the stem's BatchNorm.
-GROUPS = (
-  (r'backbone/bn1/(scale|bias)$', 0.0, 0.0),
-  (r'classifier/', 10.0, 1.0),
-  (r'.', 1.0, 1.0),
-)
-
 # Updates of the first step, and of each that follows.
 STREET_STEPS = (1000, 500)
 # utils/train_initializer.py; README.
@@ -137,7 +130,7 @@ def _paper(config, arg: str, network: str, split: str) -> None:
   config.optim.main.update(
     weight_decay=1e-4,  # of every tensor, BatchNorm's too
     horizon_steps=250_000 // config.batch_size,  # begins anew at each step
-    groups=GROUPS,
+    groups=pairs.TRAINED_NORM_GROUPS,
   )
   config.optim.refine.update(config.optim.main)
   config.optim.refine.learning_rate = 1e-4

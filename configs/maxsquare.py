@@ -18,13 +18,6 @@ from jaxseg_da import pairs
 # `multi` is the weighted loss with multi-level guidance.
 VARIANTS = ('maxsquare', 'iw', 'multi', 'entropy', 'iw_entropy', 'hard')
 EPOCH = 2975  # Cityscapes' training images, one per step
-# BatchNorm's scale and shift are trained, but for the stem's: `freeze_bn` is
-# False in all published commands.
-GROUPS = (
-  (r'backbone/bn1/(scale|bias)$', 0.0, 0.0),
-  (r'classifier/', 10.0, 1.0),
-  (r'.', 1.0, 1.0),
-)
 
 
 def get_config(arg: str = ''):
@@ -60,7 +53,9 @@ def _paper(config, arg: str):
   config.augment.update(blur_probability=0.5, blur_sigma=(1.0, 1.0))
   # Source training stops after 80 000 steps of a schedule of 200 000; the
   # adaptation takes ten epochs, with a schedule that is ten steps longer.
-  config.optim.main.update(groups=GROUPS, horizon_steps=200_000)
+  config.optim.main.update(
+    groups=pairs.TRAINED_NORM_GROUPS, horizon_steps=200_000
+  )
   config.stages.source_only.steps = 80_000
   config.optim.maxsquare = config_lib.optimizer()
   config.optim.maxsquare.update(config.optim.main)

@@ -29,6 +29,12 @@ DEEPLAB_GROUPS = (
   (r'classifier/', 10.0, 1.0),
   (r'.', 1.0, 1.0),
 )
+# MaxSquare and CCDA leave out scale and bias of the stem's BatchNorm only.
+TRAINED_NORM_GROUPS = (
+  (r'backbone/bn1/(scale|bias)$', 0.0, 0.0),
+  (r'classifier/', 10.0, 1.0),
+  (r'.', 1.0, 1.0),
+)
 # Adam of BDL, FDA and LSE for FCN-8s: biases learn twice as fast; the bilinear
 # kernels are no parameters.
 FCN8S_GROUPS = (

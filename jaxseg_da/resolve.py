@@ -44,6 +44,7 @@ def _append_control(config: ConfigDict) -> None:
   A config may have its own, in stages of that role; otherwise it is one stage.
   """
   own = [name for name, s in config.stages.items() if s.role == 'control']
+  own.sort(key=lambda name: config.stages[name].level)
   main = [n for n in config.pipeline if config.stages[n].role == 'main']
   first = main[0]
   starts_from_source = config.stages[first].method == 'source_only'

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import maxsquare as maxsquare_config
 from jaxseg_da import config as config_lib
-from jaxseg_da import labels, metrics, optim
+from jaxseg_da import labels, metrics, optim, pairs
 from jaxseg_da.losses import maxsquare as losses
 from jaxseg_da.methods import maxsquare
 from tests.parity import blocks, harness
@@ -179,7 +178,7 @@ def _subsets(size: int):
 
 
 def _schedule(arrays):
-  factors = {rule: factor for rule, factor, _ in maxsquare_config.GROUPS}
+  factors = {rule: factor for rule, factor, _ in pairs.TRAINED_NORM_GROUPS}
   settings = config_lib.optimizer(
     learning_rate=float(arrays['base_lr']), power=float(arrays['power'])
   )
