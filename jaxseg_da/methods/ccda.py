@@ -224,7 +224,7 @@ def make(config, stage) -> base.Method:
     aux_weight=config.model.aux_weight,
     uda_weight=settings.uda_weight,
     ratio=settings.ratio,
-    # The first iteration with it is that after the one of this index.
+    # Released: 'iterations > 100', so that the first one has the index 101.
     skip=0 if step else settings.uda_skip_steps + 1,
     kd_weight=settings.kd_weight,
     kd_refined_weight=settings.kd_refined_weight,
