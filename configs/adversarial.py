@@ -12,7 +12,7 @@ python -m jaxseg_da.main \
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import pairs
+from jaxseg_da.config import pairs
 
 VARIANTS = ('multi', 'single', 'single_ls', 'advent', 'minent')
 

@@ -11,7 +11,7 @@ python -m jaxseg_da.main --config=configs/cbst.py:gta5_to_cityscapes \
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import pairs
+from jaxseg_da.config import pairs
 
 ROUNDS = 3  # num_rounds is 4 in the released scripts; the last only evaluates.
 

@@ -14,7 +14,8 @@ python -m jaxseg_da.main \
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import hierarchy_file, pairs
+from jaxseg_da.classes import hierarchy_file
+from jaxseg_da.config import pairs
 
 VARIANTS = ('ccda', 'skdc', 'mib', 'msiw', 'source_only')
 NETWORKS = ('deeplabv3', 'deeplabv2')

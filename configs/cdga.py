@@ -10,7 +10,7 @@ python -m jaxseg_da.main --config=configs/cdga.py --workdir=runs/cdga
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import pairs
+from jaxseg_da.config import pairs
 
 # The grouping network learns as fast as a classifier (our choice).
 _GROUPING = (r'^grouping/', 10.0, 1.0)

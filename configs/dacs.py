@@ -9,7 +9,7 @@ python -m jaxseg_da.main --config=configs/dacs.py --workdir=runs/dacs
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import pairs
+from jaxseg_da.config import pairs
 
 
 def get_config(arg: str = ''):

@@ -6,7 +6,8 @@ python -m jaxseg_da.main --config=configs/demo.py --workdir=runs/demo
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import errors, pairs
+from jaxseg_da import errors
+from jaxseg_da.config import pairs
 
 
 def get_config(arg: str = ''):

@@ -9,7 +9,7 @@ python -m jaxseg_da.main --config=configs/lse.py --workdir=runs/lse
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import pairs
+from jaxseg_da.config import pairs
 from jaxseg_da.data import selection
 
 NETWORKS = ('fcn8s', 'deeplabv2')

@@ -13,7 +13,7 @@ python -m jaxseg_da.main \
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import pairs
+from jaxseg_da.config import pairs
 
 # `multi` is the weighted loss with multi-level guidance.
 VARIANTS = ('maxsquare', 'iw', 'multi', 'entropy', 'iw_entropy', 'hard')

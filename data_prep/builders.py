@@ -21,7 +21,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data_prep import items, shards, workers
-from jaxseg_da import errors, labels
+from jaxseg_da import errors
+from jaxseg_da.classes import labels
 from jaxseg_da.data import depth as depth_lib
 
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep import codecs, depth_files, raw
-from jaxseg_da import errors, labels
+from jaxseg_da import errors
+from jaxseg_da.classes import labels
 from jaxseg_da.data import depth as depth_lib
 from jaxseg_da.data import transforms
 

@@ -19,8 +19,9 @@ import traceback
 from absl import flags
 from ml_collections import config_flags
 
-from jaxseg_da import checks, errors
 from jaxseg_da import config as config_lib
+from jaxseg_da import errors
+from jaxseg_da.experiment import checks
 
 MODES = ('run', 'evaluate', 'predict', 'benchmark')
 DONE, USAGE, DIVERGED, PREEMPTED = 0, 2, 3, 75
@@ -141,7 +142,8 @@ def _dispatch(config, workdir: pathlib.Path, mode: str) -> int:
       '--xla_gpu_autotune_level=0'
     ).strip()
   # JAX reads the flags above when it starts.
-  from jaxseg_da import modes, parallel, train
+  from jaxseg_da import modes
+  from jaxseg_da.training import parallel, train
 
   parallel.start_processes(config.distributed)
   try:

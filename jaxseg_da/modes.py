@@ -9,25 +9,23 @@ from collections.abc import Callable
 
 import jax
 
-from jaxseg_da import (
-  checkpoint,
-  checks,
-  errors,
-  parallel,
-  pictures,
-  pipeline,
-  report,
-  resolve,
-  results,
-  train,
-  writers,
-)
 from jaxseg_da import config as config_lib
-from jaxseg_da import predict as predict_lib
+from jaxseg_da import errors
 from jaxseg_da.benchmark import input as input_benchmark
 from jaxseg_da.benchmark import record as record_lib
 from jaxseg_da.benchmark import tables
-from jaxseg_da.run import Run, say
+from jaxseg_da.evaluation import predict as predict_lib
+from jaxseg_da.experiment import (
+  assembly,
+  checks,
+  pictures,
+  pipeline,
+  resolve,
+  results,
+)
+from jaxseg_da.experiment.run import Run, say
+from jaxseg_da.report import page as report
+from jaxseg_da.training import checkpoint, parallel, train, writers
 
 
 def open_run(
@@ -149,7 +147,7 @@ def predict(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
       raise errors.UserError(f'config.predict.{key} is required')
   stage, state = restored(opened, settings.checkpoint)
   predict_lib.run(
-    train.predictor(stage, state),
+    assembly.predictor(stage, state),
     settings.input,
     settings.output,
     settings.format,

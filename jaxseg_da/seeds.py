@@ -15,7 +15,10 @@ import pathlib
 import statistics
 import sys
 
-from jaxseg_da import checkpoint, errors, main, results, tables
+from jaxseg_da import errors, main
+from jaxseg_da.evaluation import tables
+from jaxseg_da.experiment import results
+from jaxseg_da.training import checkpoint
 
 
 def split_flags(argv: list[str]) -> tuple[list[int], pathlib.Path, list[str]]:

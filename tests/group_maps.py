@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg_da import parallel
-from jaxseg_da import step as step_lib
 from jaxseg_da.losses import grouping
+from jaxseg_da.training import parallel
+from jaxseg_da.training import step as step_lib
 
 BACKENDS = sorted(parallel.BACKENDS)
 AXIS = step_lib.AXIS

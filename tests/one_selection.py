@@ -8,9 +8,9 @@ from __future__ import annotations
 import pathlib
 import sys
 
-from jaxseg_da import parallel
 from jaxseg_da.methods.lse import host_pass
-from tests import test_lse
+from jaxseg_da.training import parallel
+from tests.methods import test_lse
 
 
 def main(folder: str) -> None:

@@ -14,7 +14,8 @@ import sys
 import jax
 import numpy as np
 
-from jaxseg_da import parallel, resolve, train
+from jaxseg_da.experiment import assembly, resolve
+from jaxseg_da.training import parallel
 from tests import toys
 
 
@@ -26,8 +27,8 @@ def main(out: str, backend_name: str, method: str, dtype: str) -> None:
   config.model.compute_dtype = dtype
   # The first update is then the gradient times the rate.
   config.optim.main.weight_decay = 0.0
-  stage = train.build(resolve.resolve(config), method)
-  state = jax.device_get(train.initial_state(stage))
+  stage = assembly.build(resolve.resolve(config), method)
+  state = jax.device_get(assembly.initial_state(stage))
   if dtype == 'float64':
     state = jax.device_get(toys.to_float64(state))
   before = state.params

@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from data_prep import layouts, prepare
-from jaxseg_da import writers
+from jaxseg_da.training import writers
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZE = 'size=32x64'
@@ -29,7 +29,8 @@ LIMIT = 8  # Images per split.
 TIMES = ('seconds', 'git', 'images_per_second', 'compile_seconds', 'device')
 _CRASH = """
 import os, signal, sys
-from jaxseg_da import main, train
+from jaxseg_da import main
+from jaxseg_da.training import train
 
 def live(what):
   if what.endswith(os.environ['DIES_BEFORE']):

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import parallel, train
 from jaxseg_da.models import base as models_base
+from jaxseg_da.training import parallel, train
 
 SIZE = (32, 32)  # the least that a discriminator sees
 

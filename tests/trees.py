@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from jaxseg_da import labels
+from jaxseg_da.classes import labels
 
 SIZE = (32, 64)
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from data_prep import items, layouts
 from data_prep.checks import findings as findings_lib
 from data_prep.checks import sample, shares, sheet, verdicts, words
-from jaxseg_da import errors, labels
+from jaxseg_da import errors
+from jaxseg_da.classes import labels
 
 _FRAMES = 12  # on the contact sheet
 _LISTED = 50  # broken files; more are counted

@@ -11,7 +11,8 @@ import numpy as np
 
 from data_prep import codecs, depth_files, items, layouts, raw, workers
 from data_prep.checks import sizes
-from jaxseg_da import errors, labels
+from jaxseg_da import errors
+from jaxseg_da.classes import labels
 
 # No table has so many ids; the channels of colours go beyond.
 _MOST_IDS = 64

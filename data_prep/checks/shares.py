@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep import layouts
-from jaxseg_da import labels
+from jaxseg_da.classes import labels
 
 CITYSCAPES = 'Cityscapes train'
 # Percent of the pixels of the 19 classes, computed from class statistics that

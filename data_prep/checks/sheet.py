@@ -10,8 +10,8 @@ import numpy as np
 
 from data_prep import codecs, items, layouts
 from data_prep.checks import sample
-from jaxseg_da import visual
 from jaxseg_da.data import transforms
+from jaxseg_da.drawing import visual
 
 _HEIGHT = 240  # pixels
 _QUALITY = 85

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from data_prep import items, known_bad, layouts
 from data_prep.checks import findings as findings_lib
 from data_prep.checks import shares, survey
-from jaxseg_da import labels
+from jaxseg_da.classes import labels
 
 # A class share or another number that is not there.
 NONE = '–'

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from data_prep import items, layouts, official, raw
-from jaxseg_da import errors, labels
+from jaxseg_da import errors
+from jaxseg_da.classes import labels
 
 # The official folders -> our splits.
 _SPLITS = {

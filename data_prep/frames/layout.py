@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_prep import items, layouts, raw
-from jaxseg_da import errors, labels
+from jaxseg_da import errors
+from jaxseg_da.classes import labels
 
 _FORM = "one line 'fx fy cx cy' in pixels"
 # Some programs write a camera in fractions of the image size, about 1.

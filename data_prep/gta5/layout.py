@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from data_prep import items, layouts, matlab, official, raw
-from jaxseg_da import errors, labels
+from jaxseg_da import errors
+from jaxseg_da.classes import labels
 
 # The authors' lists in split.mat -> our names.
 _LISTS = {'train': 'trainIds', 'validation': 'valIds', 'test': 'testIds'}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data_prep import items, layouts, official, raw
 from data_prep.idd import polygons
-from jaxseg_da import labels
+from jaxseg_da.classes import labels
 
 _SPLITS = {'train': 'train', 'val': 'validation', 'test': 'test'}
 _FRAME = r'(train|val|test)/([^/]+)/([^/]+)'

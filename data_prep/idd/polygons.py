@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data_prep import codecs
-from jaxseg_da import errors, labels
+from jaxseg_da import errors
+from jaxseg_da.classes import labels
 
 # Pixels. Corners outside the image are normal; Pillow calculates with 32 bits.
 _FAR = 1 << 20

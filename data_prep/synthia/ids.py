@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from data_prep import codecs
-from jaxseg_da import errors, labels
+from jaxseg_da import errors
+from jaxseg_da.classes import labels
 
 _LARGEST = len(labels.SYNTHIA) - 1
 _REMEDY = 'take the original file of GT/LABELS'

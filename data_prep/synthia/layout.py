@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data_prep import items, layouts, official, raw
 from data_prep.synthia import ids
-from jaxseg_da import labels
+from jaxseg_da.classes import labels
 
 # Folders of labels. They hold the same labels, so they are no duplicates: the
 # original has 16 bits, the others are copies of its classes in 8. The first

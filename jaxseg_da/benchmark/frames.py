@@ -15,7 +15,7 @@ import numpy as np
 from data_prep import codecs
 from jaxseg_da import errors
 from jaxseg_da.data import sources, transforms
-from jaxseg_da.methods import base
+from jaxseg_da.training import contract
 
 Pair = tuple[np.ndarray, np.ndarray | None]
 
@@ -94,7 +94,7 @@ class Frames:
 
 
 def collect(
-  domain: base.Domain,
+  domain: contract.Domain,
   open_dataset: Callable[[str], sources.DatasetSource],
   data_dir: pathlib.Path,
   count: int,

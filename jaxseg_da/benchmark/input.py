@@ -15,16 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from jaxseg_da import pipeline
 from jaxseg_da.benchmark import frames as frames_lib
 from jaxseg_da.benchmark import record as record_lib
 from jaxseg_da.benchmark import step as step_lib
 from jaxseg_da.data import pipeline as data_pipeline
-from jaxseg_da.methods import base, two_domains
-from jaxseg_da.run import Run, say
+from jaxseg_da.experiment import pipeline
+from jaxseg_da.experiment.run import Run, say
+from jaxseg_da.methods import two_domains
+from jaxseg_da.training import contract
 
-Domains = Mapping[str, base.Domain]
-Collected = Mapping[base.Domain, frames_lib.Frames]
+Domains = Mapping[str, contract.Domain]
+Collected = Mapping[contract.Domain, frames_lib.Frames]
 Values = dict[str, Any]
 
 _ENDLESS = 10**9
@@ -76,7 +77,7 @@ def measure(run: Run, name: str) -> Values:
   return record
 
 
-def _collect(run: Run, domains: Iterable[base.Domain]) -> Collected:
+def _collect(run: Run, domains: Iterable[contract.Domain]) -> Collected:
   """Frames of each stream; streams that are the same share them."""
   count, frames = run.config.benchmark.images, {}
   for domain in dict.fromkeys(domains):
@@ -87,7 +88,7 @@ def _collect(run: Run, domains: Iterable[base.Domain]) -> Collected:
   return frames
 
 
-def _describe(domain: base.Domain, frames: frames_lib.Frames) -> Values:
+def _describe(domain: contract.Domain, frames: frames_lib.Frames) -> Values:
   """What the loader does with the frames of a stream."""
   return {
     'dataset': domain.spec,

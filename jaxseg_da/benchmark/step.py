@@ -10,8 +10,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxseg_da import train
-from jaxseg_da.run import Run
+from jaxseg_da.experiment import assembly
+from jaxseg_da.experiment.run import Run
+from jaxseg_da.training import train
 
 _WARMUP = 10
 
@@ -23,7 +24,7 @@ class Step:
     self.place = run.backend.shard
     self.stage = stage.name
     self._call = run.backend.compile(stage.step)
-    self._state = run.backend.replicate(train.initial_state(stage))
+    self._state = run.backend.replicate(assembly.initial_state(stage))
     self._key = run.backend.replicate(stage.key)
     self._first: Any = None
     self._last: Any = None

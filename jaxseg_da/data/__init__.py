@@ -1,1 +1,1 @@
-from __future__ import annotations
+"""From prepared data sets to host batches; NumPy and Grain, no devices."""

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from jaxseg_da import errors, labels
+from jaxseg_da import errors
+from jaxseg_da.classes import labels
 from jaxseg_da.data import sources, transforms
 
 Batch = dict[str, Any]

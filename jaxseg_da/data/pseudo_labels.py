@@ -22,7 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg_da import errors, labels
+from jaxseg_da import errors
+from jaxseg_da.classes import labels
 
 # `cbst`: thresholds per class, as in the code of CRST; `mxnet`: the same in
 # the code of CBST; `global`: one threshold for all (its plain self-training).

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxseg_da import errors
-from jaxseg_da.labels import IGNORE
+from jaxseg_da.classes.labels import IGNORE
 from jaxseg_da.losses import entropy, terms
 
 COUNTED = ('image', 'batch')

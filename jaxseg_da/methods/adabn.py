@@ -12,7 +12,8 @@ import functools
 import jax
 
 from jaxseg_da import errors
-from jaxseg_da.methods import base, supervised
+from jaxseg_da.methods import supervised
+from jaxseg_da.training import contract
 
 MOMENTUM = 0.1  # of the running statistics, see models.norm
 
@@ -29,16 +30,16 @@ def cumulative(old, new, step):
   return jax.tree.map(lambda a, b: a + (b - a) * factor, old, new)
 
 
-def loss(variables, context: base.Context, *, network):
+def loss(variables, context: contract.Context, *, network):
   """A forward pass over target images; it has no loss term."""
   old = variables['segmenter']
   keys = context.keys.examples('dropout/target')
   _, stats = network.apply(old, context.batch['target']['image'], True, keys)
   stats = cumulative(old['batch_stats'], stats, context.step)
-  return base.Output(terms={}, batch_stats={'segmenter': stats})
+  return contract.Output(terms={}, batch_stats={'segmenter': stats})
 
 
-def make(config, stage) -> base.Method:
+def make(config, stage) -> contract.Method:
   """The method; `stage.steps` is the number of batches averaged.
 
   Raises:
@@ -51,12 +52,14 @@ def make(config, stage) -> base.Method:
       'config.model.name to deeplabv2 or street'
     )
   network = supervised.segmenter(config)
-  return base.Method(
+  return contract.Method(
     name=stage.method,
     domains={'target': supervised.target_domain(config)},
     networks={'segmenter': network},
     phases=(
-      base.Phase('statistics', (), functools.partial(loss, network=network)),
+      contract.Phase(
+        'statistics', (), functools.partial(loss, network=network)
+      ),
     ),
     shared=True,
   )

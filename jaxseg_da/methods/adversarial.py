@@ -23,9 +23,10 @@ import jax.numpy as jnp
 
 from jaxseg_da import errors, models
 from jaxseg_da.losses import adversarial, entropy, terms
-from jaxseg_da.methods import base, supervised, two_domains
+from jaxseg_da.methods import supervised, two_domains
 from jaxseg_da.models import base as models_base
 from jaxseg_da.models import discriminator, layers
+from jaxseg_da.training import contract
 
 # Output of the segmenter -> its discriminator, and where its weight is.
 LEVELS = {'logits': 'discriminator', 'aux_logits': 'discriminator_aux'}
@@ -45,7 +46,7 @@ class Recipe(NamedTuple):
 
 
 def probabilities(
-  outputs: two_domains.Outputs, context: base.Context, level: str
+  outputs: two_domains.Outputs, context: contract.Context, level: str
 ) -> dict[str, jax.Array]:
   """Domain -> class probabilities `[b, H, W, C]` at the size of the images."""
   return {
@@ -62,7 +63,7 @@ def judge(critic: models_base.Network, variables, maps: jax.Array) -> jax.Array:
   return outputs['logits']
 
 
-def generate(variables, context: base.Context, *, recipe: Recipe):
+def generate(variables, context: contract.Context, *, recipe: Recipe):
   """The segmenter's loss (AdaptSegNet equation 5, ADVENT equations 5 and 8)."""
   outputs = two_domains.segment(recipe.network, variables['segmenter'], context)
   labels = context.batch['source']['label']
@@ -84,7 +85,7 @@ def generate(variables, context: base.Context, *, recipe: Recipe):
     loss = adversarial.domain_loss(logits, adversarial.SOURCE, recipe.objective)
     losses[f'adversarial{suffix}'] = terms.Term(*loss, weight)
     seen[name] = maps
-  return base.Output(
+  return contract.Output(
     terms=losses,
     batch_stats={'segmenter': outputs.batch_stats},
     carry={'maps': seen},
@@ -94,7 +95,7 @@ def generate(variables, context: base.Context, *, recipe: Recipe):
 
 def discriminate(
   variables,
-  context: base.Context,
+  context: contract.Context,
   *,
   critics: Mapping[str, models_base.Network],
   objective: str,
@@ -115,7 +116,7 @@ def discriminate(
       losses[f'{name}_{domain}'] = terms.Term(*loss, 0.5)
       right = adversarial.domain_accuracy(logits, label, objective)
       metrics[f'{name}_accuracy_{domain}'] = terms.Term(*right)
-  return base.Output(terms=losses, metrics=metrics)
+  return contract.Output(terms=losses, metrics=metrics)
 
 
 def verdict(records) -> str | None:
@@ -175,7 +176,7 @@ def levels_of(config) -> tuple[str, ...]:
   return ('logits', 'aux_logits') if aux else ('logits',)
 
 
-def make(config, stage) -> base.Method:
+def make(config, stage) -> contract.Method:
   """The method, with the constants of `config.adversarial`."""
   settings, network = config.adversarial, supervised.segmenter(config)
   levels = levels_of(config)
@@ -188,7 +189,7 @@ def make(config, stage) -> base.Method:
     weights={level: settings[_WEIGHTS[level]] for level in levels},
   )
   phases = [
-    base.Phase(
+    contract.Phase(
       'segmenter', ('segmenter',), functools.partial(generate, recipe=recipe)
     )
   ]
@@ -198,14 +199,14 @@ def make(config, stage) -> base.Method:
       discriminate, critics=recipe.critics, objective=settings.objective
     )
     phases.append(
-      base.Phase(
+      contract.Phase(
         'discriminator',
         tuple(recipe.critics),
         loss,
         optimizer='discriminator',
       )
     )
-  return base.Method(
+  return contract.Method(
     name=stage.method,
     domains=two_domains.streams(config),
     networks={'segmenter': network, **recipe.critics},

@@ -26,18 +26,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg_da import (
-  errors,
-  hierarchy,
-  hierarchy_file,
-  hierarchy_picture,
-  models,
-  visual,
-)
+from jaxseg_da import errors, models
+from jaxseg_da.classes import class_set, hierarchy, hierarchy_file
+from jaxseg_da.drawing import hierarchy_picture, visual
 from jaxseg_da.losses import distillation, maxsquare, terms
-from jaxseg_da.methods import base, supervised, two_domains
+from jaxseg_da.methods import supervised, two_domains
 from jaxseg_da.models import base as models_base
 from jaxseg_da.models import grow
+from jaxseg_da.training import contract
 
 
 class Variant(NamedTuple):
@@ -85,7 +81,7 @@ class Recipe(NamedTuple):
 
 
 def segment(
-  recipe: Recipe, variables, context: base.Context
+  recipe: Recipe, variables, context: contract.Context
 ) -> two_domains.Outputs:
   """Source images through the network, and target images where it adapts."""
   if recipe.variant.adapt:
@@ -96,7 +92,9 @@ def segment(
   return two_domains.Outputs(source, {}, stats)
 
 
-def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
+def loss(
+  variables, context: contract.Context, *, recipe: Recipe
+) -> contract.Output:
   """The sum of the losses of one step, and what is logged."""
   outputs = segment(recipe, variables['segmenter'], context)
   labels = context.batch['source']['label']
@@ -117,7 +115,7 @@ def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
     losses['maxsquare'] = terms.Term(*squares, weight)
   if recipe.teacher is not None:
     losses |= distil(recipe, context.extra['teacher'], images, logits)
-  return base.Output(
+  return contract.Output(
     losses, {'segmenter': outputs.batch_stats}, metrics=metrics
   )
 
@@ -173,7 +171,7 @@ def init_extra(variables, artifacts, *, recipe: Recipe):
   return {'teacher': recipe.teacher.init(jax.random.key(0), images)}
 
 
-def draw(context: base.StageContext, *, tree: hierarchy.Hierarchy) -> None:
+def draw(context: contract.StageContext, *, tree: hierarchy.Hierarchy) -> None:
   """Leaves a picture of the hierarchy for the report."""
   if jax.process_index() == 0:
     context.folder.mkdir(parents=True, exist_ok=True)
@@ -181,10 +179,10 @@ def draw(context: base.StageContext, *, tree: hierarchy.Hierarchy) -> None:
     (context.folder / 'hierarchy.png').write_bytes(picture)
 
 
-def classes_of(tree: hierarchy.Hierarchy, step: int) -> base.Classes:
+def classes_of(tree: hierarchy.Hierarchy, step: int) -> class_set.Classes:
   """What logits of a step mean; every class of it counts in evaluation."""
   covered = [c.train_ids for c in tree.steps[step]]
-  return base.Classes(
+  return class_set.Classes(
     tree.names(step),
     tree.colours(step),
     tree.table(step),
@@ -200,7 +198,7 @@ def verdict(records) -> str | None:
   return two_domains.one_class(records, 'lower config.ccda.uda_weight')
 
 
-def make(config, stage) -> base.Method:
+def make(config, stage) -> contract.Method:
   """One step of `ccda` or of a baseline, by the stage's method and level.
 
   Raises:
@@ -232,12 +230,12 @@ def make(config, stage) -> base.Method:
   domains = two_domains.streams(config)
   if not variant.adapt:
     del domains['target']
-  method = base.Method(
+  method = contract.Method(
     name=stage.method,
     domains=domains,
     networks={'segmenter': network},
     phases=(
-      base.Phase(
+      contract.Phase(
         'segmenter', ('segmenter',), functools.partial(loss, recipe=recipe)
       ),
     ),

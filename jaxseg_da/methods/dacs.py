@@ -21,9 +21,10 @@ import jax.numpy as jnp
 
 from jaxseg_da import models
 from jaxseg_da.losses import segmentation, selftraining, terms
-from jaxseg_da.methods import base, supervised, two_domains
+from jaxseg_da.methods import supervised, two_domains
 from jaxseg_da.models import base as models_base
 from jaxseg_da.ops import blur, ema, mixing, normalize, photometric
+from jaxseg_da.training import contract
 
 
 class Recipe(NamedTuple):
@@ -45,7 +46,7 @@ class Recipe(NamedTuple):
   teacher_train_mode: bool
 
 
-def pseudo_label(recipe: Recipe, context: base.Context):
+def pseudo_label(recipe: Recipe, context: contract.Context):
   """The teacher's labels on the target batch (section 3.2).
 
   Returns:
@@ -66,7 +67,7 @@ def pseudo_label(recipe: Recipe, context: base.Context):
   return labels, weights, jax.lax.stop_gradient(stats)
 
 
-def source_mask(recipe: Recipe, context: base.Context) -> jax.Array:
+def source_mask(recipe: Recipe, context: contract.Context) -> jax.Array:
   """Pixels of half of each source image's classes, bool `[b, H, W]`."""
   labels = context.batch['source']['label']
   choose = functools.partial(
@@ -105,7 +106,7 @@ def strong_augmentation(recipe: Recipe, images: jax.Array, keys) -> jax.Array:
   return images
 
 
-def mixed_batch(recipe: Recipe, context: base.Context):
+def mixed_batch(recipe: Recipe, context: contract.Context):
   """Images, labels and weights of the mixed batch, and the teacher's stats."""
   source, target = context.batch['source'], context.batch['target']
   pseudo, weights, stats = pseudo_label(recipe, context)
@@ -118,7 +119,9 @@ def mixed_batch(recipe: Recipe, context: base.Context):
   return jax.lax.stop_gradient((images, labels, weights)), stats
 
 
-def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
+def loss(
+  variables, context: contract.Context, *, recipe: Recipe
+) -> contract.Output:
   """Supervised plus mixed cross-entropy (equation 1 of the paper).
 
   Statistics of the student's BatchNorm follow both passes, in order.
@@ -139,7 +142,7 @@ def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
   total, count = selftraining.mixed_loss(logits, labels, weights)
   losses['mixed'] = terms.Term(total, count, recipe.mixed_weight)
   pixels = jnp.asarray(weights.size, weights.dtype)
-  return base.Output(
+  return contract.Output(
     terms=losses,
     batch_stats={'segmenter': stats},
     averaged={'teacher_stats': teacher_stats},
@@ -147,7 +150,7 @@ def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
   )
 
 
-def init_extra(variables, artifacts: base.Artifacts):
+def init_extra(variables, artifacts: contract.Artifacts):
   """The teacher starts as a copy of the student."""
   del artifacts
   return {'teacher': jax.tree.map(jnp.copy, variables['segmenter'])}
@@ -164,7 +167,7 @@ def post_update(extra, variables, carry, step, *, ema_decay: float):
   return {'teacher': {'params': params, 'batch_stats': stats}}
 
 
-def make(config, stage) -> base.Method:
+def make(config, stage) -> contract.Method:
   """The method, with the constants of `config.dacs`."""
   network = supervised.segmenter(config)
   recipe = Recipe(
@@ -176,12 +179,12 @@ def make(config, stage) -> base.Method:
       name: config.dacs[name] for name in Recipe._fields if name in config.dacs
     },
   )
-  return base.Method(
+  return contract.Method(
     name=stage.method,
     domains=two_domains.streams(config),
     networks={'segmenter': network},
     phases=(
-      base.Phase(
+      contract.Phase(
         'segmenter', ('segmenter',), functools.partial(loss, recipe=recipe)
       ),
     ),

@@ -21,8 +21,9 @@ import jax
 
 from jaxseg_da import errors, models
 from jaxseg_da.losses import maxsquare, segmentation, terms
-from jaxseg_da.methods import adversarial, base, supervised, two_domains
+from jaxseg_da.methods import adversarial, supervised, two_domains
 from jaxseg_da.models import base as models_base
+from jaxseg_da.training import contract
 
 PLAIN = {
   'maxsquare': maxsquare.maxsquare,
@@ -88,7 +89,9 @@ def self_training(
   return (total, count), terms.Term(count, float(labels.size))
 
 
-def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
+def loss(
+  variables, context: contract.Context, *, recipe: Recipe
+) -> contract.Output:
   """Cross-entropy on the source, certainty on the target."""
   outputs = two_domains.segment(recipe.network, variables['segmenter'], context)
   size = context.batch['target']['image'].shape[1:3]
@@ -99,7 +102,7 @@ def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
   }
   losses, metrics = target_terms(recipe, logits, context.axis_name)
   labels = context.batch['source']['label']
-  return base.Output(
+  return contract.Output(
     terms={
       **supervised.loss_terms(outputs.source, labels, recipe.aux_weight),
       **losses,
@@ -114,7 +117,7 @@ def verdict(records) -> str | None:
   return two_domains.one_class(records, 'lower config.maxsquare.weight')
 
 
-def make(config, stage) -> base.Method:
+def make(config, stage) -> contract.Method:
   """The method, with the constants of `config.maxsquare`.
 
   Raises:
@@ -129,12 +132,12 @@ def make(config, stage) -> base.Method:
   network = supervised.segmenter(config)
   values = {name: settings[name] for name in Recipe._fields if name in settings}
   recipe = Recipe(network=network, aux_weight=model.aux_weight, **values)
-  return base.Method(
+  return contract.Method(
     name=stage.method,
     domains=two_domains.streams(config),
     networks={'segmenter': network},
     phases=(
-      base.Phase(
+      contract.Phase(
         'segmenter', ('segmenter',), functools.partial(loss, recipe=recipe)
       ),
     ),

@@ -12,16 +12,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import jax
 import numpy as np
 
-from jaxseg_da import checkpoint, parallel, progress
 from jaxseg_da.data import pipeline
-from jaxseg_da.methods import base
+from jaxseg_da.training import checkpoint, contract, parallel, progress
 
 PART = 512  # Images per file.
 
 
 def over_dataset(
-  context: base.StageContext,
-  domain: base.Domain,
+  context: contract.StageContext,
+  domain: contract.Domain,
   function: Callable,
   name: str,
   rows: Sequence[int] | None = None,
@@ -65,7 +64,7 @@ def over_dataset(
 
 
 def own(
-  predict: Callable, source, domain: base.Domain, rows: Sequence[int]
+  predict: Callable, source, domain: contract.Domain, rows: Sequence[int]
 ) -> Iterator[dict[str, np.ndarray]]:
   """What this process predicts, batch by batch, with `position` in `rows`."""
   batches = pipeline.image_batches(

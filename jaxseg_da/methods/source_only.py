@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import functools
 
-from jaxseg_da.methods import base, supervised
+from jaxseg_da.methods import supervised
+from jaxseg_da.training import contract
 
 
-def loss(variables, context: base.Context, *, network, aux_weight: float):
+def loss(variables, context: contract.Context, *, network, aux_weight: float):
   """Cross-entropy over valid source pixels of the global batch."""
   batch = context.batch['source']
   keys = context.keys.examples('dropout/source')
   outputs, stats = network.apply(
     variables['segmenter'], batch['image'], True, keys
   )
-  return base.Output(
+  return contract.Output(
     terms=supervised.loss_terms(outputs, batch['label'], aux_weight),
     batch_stats={'segmenter': stats},
   )
 
 
-def oracle_domain(config) -> base.Domain:
+def oracle_domain(config) -> contract.Domain:
   """The target's labelled training images."""
   target = supervised.target_domain(config)
   name, _, split = target.spec.partition(':')
@@ -33,17 +34,17 @@ def oracle_domain(config) -> base.Domain:
   return target._replace(spec=f'{name}:{split or "train"}', labelled=True)
 
 
-def make(config, stage) -> base.Method:
+def make(config, stage) -> contract.Method:
   """`source_only` or, by the stage's method, `oracle`."""
   network = supervised.segmenter(config)
   oracle = stage.method == 'oracle'
   domain = (oracle_domain if oracle else supervised.source_domain)(config)
-  return base.Method(
+  return contract.Method(
     name=stage.method,
     domains={'source': domain},
     networks={'segmenter': network},
     phases=(
-      base.Phase(
+      contract.Phase(
         'segmenter',
         ('segmenter',),
         functools.partial(

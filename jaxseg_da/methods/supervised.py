@@ -6,8 +6,8 @@ import jax
 
 from jaxseg_da import models
 from jaxseg_da.losses import segmentation, terms
-from jaxseg_da.methods import base
-from jaxseg_da.step import AXIS
+from jaxseg_da.training import contract
+from jaxseg_da.training.step import AXIS
 
 
 def segmenter(config, num_classes: int | None = None):
@@ -52,18 +52,18 @@ def loss_terms(
   return result
 
 
-def source_domain(config) -> base.Domain:
+def source_domain(config) -> contract.Domain:
   """The labelled stream of the pair."""
   data = config.data
-  return base.Domain(
+  return contract.Domain(
     data.source, True, data.source_size, data.source_crop, data.resize
   )
 
 
-def target_domain(config) -> base.Domain:
+def target_domain(config) -> contract.Domain:
   """The unlabelled stream of the pair."""
   data = config.data
-  return base.Domain(
+  return contract.Domain(
     data.target,
     False,
     data.target_size,

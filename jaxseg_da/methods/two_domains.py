@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg_da.losses import entropy, terms
-from jaxseg_da.methods import base, supervised
+from jaxseg_da.methods import supervised
 from jaxseg_da.models import base as models_base
+from jaxseg_da.training import contract
 
 # A run is called collapsed where the last records of the log say so on average.
 _FEWEST_CLASSES = 1.2  # effective number of classes in target predictions
@@ -24,10 +25,10 @@ class Outputs(NamedTuple):
 
   source: Mapping[str, jax.Array]
   target: Mapping[str, jax.Array]
-  batch_stats: base.Tree
+  batch_stats: contract.Tree
 
 
-def streams(config) -> dict[str, base.Domain]:
+def streams(config) -> dict[str, contract.Domain]:
   """The labelled and the unlabelled stream of the pair."""
   return {
     'source': supervised.source_domain(config),
@@ -36,7 +37,7 @@ def streams(config) -> dict[str, base.Domain]:
 
 
 def segment(
-  network: models_base.Network, variables, context: base.Context
+  network: models_base.Network, variables, context: contract.Context
 ) -> Outputs:
   """Both domains through the segmenter, each with its own batch statistics.
 

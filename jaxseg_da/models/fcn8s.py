@@ -16,8 +16,8 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
-from jaxseg_da import rng
 from jaxseg_da.models import layers, vgg
+from jaxseg_da.ops import rng
 
 HIDDEN = 4096
 DROPOUT = 0.5

@@ -12,6 +12,7 @@ from jaxseg_da.ops import (
   photometric,
   pooling,
   resize,
+  rng,
   scale_crop,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
   'photometric',
   'pooling',
   'resize',
+  'rng',
   'scale_crop',
 ]

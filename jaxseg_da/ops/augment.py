@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxseg_da import rng as rng_lib
 from jaxseg_da.ops import blur, normalize
+from jaxseg_da.ops import rng as rng_lib
 
 
 def flip(keys: jax.Array, *arrays: jax.Array) -> tuple[jax.Array, ...]:

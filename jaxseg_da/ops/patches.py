@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxseg_da import errors, labels
+from jaxseg_da import errors
+from jaxseg_da.classes import labels
 from jaxseg_da.ops import resize
 
 

@@ -11,11 +11,12 @@ import optax
 import pytest
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import models, optim, parallel, train_state
-from jaxseg_da import step as step_lib
+from jaxseg_da import models
 from jaxseg_da.losses import entropy
 from jaxseg_da.methods import adversarial, supervised
 from jaxseg_da.models import base, discriminator
+from jaxseg_da.training import optim, parallel, train_state
+from jaxseg_da.training import step as step_lib
 from tests.parity import blocks
 
 LEVELS = (1, 2)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import metrics, optim
+from jaxseg_da.evaluation import metrics
 from jaxseg_da.losses import entropy, segmentation
 from jaxseg_da.models import aspp, initializers, layers
 from jaxseg_da.ops import pooling, resize
+from jaxseg_da.training import optim
 from tests.parity import adversarial_step, blocks, harness
 
 SINGLE = {'rtol': 2e-5, 'atol': 1e-7}

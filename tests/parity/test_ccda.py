@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg_da import hierarchy, labels, metrics
+from jaxseg_da.classes import hierarchy, labels
+from jaxseg_da.evaluation import metrics
 from jaxseg_da.losses import distillation, maxsquare
 from jaxseg_da.models import deeplab_v3, grow
 from tests.parity import blocks, harness

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg_da import optim
 from jaxseg_da.losses import segmentation, selftraining
 from jaxseg_da.ops import blur, ema, mixing, normalize, photometric, resize
+from jaxseg_da.training import optim
 from tests.parity import harness
 
 TIGHT = 1e-9  # float64 on float64 arrays

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg_da import models, optim
+from jaxseg_da import models
 from jaxseg_da.models import base, deeplab, import_weights, resnet
 from jaxseg_da.ops import pooling, resize
+from jaxseg_da.training import optim
 from tests.parity import blocks, harness
 
 SET = 'deeplabv2'

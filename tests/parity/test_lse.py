@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg_da import labels, metrics, optim
+from jaxseg_da.classes import labels
 from jaxseg_da.data import selection
+from jaxseg_da.evaluation import metrics
 from jaxseg_da.losses import entropy, focal, segmentation
 from jaxseg_da.ops import patches
+from jaxseg_da.training import optim
 from tests.parity import harness
 
 SINGLE = 1e-5  # the reference computed in float32

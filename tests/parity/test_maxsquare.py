@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import labels, metrics, optim, pairs
+from jaxseg_da.classes import labels
+from jaxseg_da.config import pairs
+from jaxseg_da.evaluation import metrics
 from jaxseg_da.losses import maxsquare as losses
 from jaxseg_da.methods import maxsquare
+from jaxseg_da.training import optim
 from tests.parity import blocks, harness
 
 SINGLE = {'rtol': 2e-5, 'atol': 1e-7}

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxseg_da import optim
+from jaxseg_da.classes.labels import IGNORE
 from jaxseg_da.data import pseudo_labels
-from jaxseg_da.labels import IGNORE
 from jaxseg_da.losses import regularised, segmentation
 from jaxseg_da.ops import scale_crop
+from jaxseg_da.training import optim
 from tests.parity import harness
 
 SINGLE = 1e-5  # arrays that the reference computed in float32

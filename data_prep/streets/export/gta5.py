@@ -11,7 +11,7 @@ import numpy as np
 from data_prep import codecs
 from data_prep.streets import world
 from data_prep.streets.export import encode, scenes, writer
-from jaxseg_da import labels
+from jaxseg_da.classes import labels
 
 PACKAGES = ('disparity', 'split')
 

@@ -28,13 +28,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg_da import errors, labels, models
+from jaxseg_da import errors, models
+from jaxseg_da.classes import labels
 from jaxseg_da.data import pseudo_labels
 from jaxseg_da.losses import regularised, segmentation, terms
-from jaxseg_da.methods import base, supervised
+from jaxseg_da.methods import supervised
 from jaxseg_da.methods.cbst import host_pass
 from jaxseg_da.models import base as models_base
 from jaxseg_da.ops import scale_crop
+from jaxseg_da.training import contract
 
 PHASE = 'cbst'
 REGULARISERS = ('none', 'mrkld', 'lrent')
@@ -74,7 +76,7 @@ class Examples(NamedTuple):
   label: jax.Array
 
 
-def source_examples(recipe: Recipe, context: base.Context) -> Examples:
+def source_examples(recipe: Recipe, context: contract.Context) -> Examples:
   """Random windows of the source images and labels."""
   source = context.batch['source']
 
@@ -96,7 +98,7 @@ def source_examples(recipe: Recipe, context: base.Context) -> Examples:
   )
 
 
-def target_examples(recipe: Recipe, context: base.Context) -> Examples:
+def target_examples(recipe: Recipe, context: contract.Context) -> Examples:
   """Windows of the target images with the labels of the whole images.
 
   Image by image, as the host pass predicts them: so the programs are as alike
@@ -143,7 +145,9 @@ def _labels(recipe: Recipe, p: jax.Array, thresholds: jax.Array):
   return hard, jnp.where(keep[..., None], soft, 0), 0
 
 
-def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
+def loss(
+  variables, context: contract.Context, *, recipe: Recipe
+) -> contract.Output:
   """One mean over the labelled pixels of both domains, and the regulariser.
 
   Both domains go through the network as one batch, as in the released code.
@@ -177,7 +181,7 @@ def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
     )
     losses['uniform'] = terms.Term(*uniform, weight)
   pixels = jnp.asarray(valid.size, count.dtype)
-  return base.Output(
+  return contract.Output(
     terms=losses,
     batch_stats={} if recipe.frozen_bn else {'segmenter': stats},
     metrics={
@@ -187,7 +191,7 @@ def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
   )
 
 
-def init_extra(variables, artifacts: base.Artifacts, *, num_classes: int):
+def init_extra(variables, artifacts: contract.Artifacts, *, num_classes: int):
   """The labeller is the model of the round's start; it never moves.
 
   Without a host pass, as in a benchmark of the step, every pixel is labelled
@@ -205,7 +209,7 @@ def init_extra(variables, artifacts: base.Artifacts, *, num_classes: int):
   }
 
 
-def make(config, stage) -> base.Method:
+def make(config, stage) -> contract.Method:
   """The method, with the constants of `config.cbst`.
 
   Raises:
@@ -225,7 +229,7 @@ def make(config, stage) -> base.Method:
   )
   # Windows are cut on the device, after images are scaled.
   source = supervised.source_domain(config)._replace(crop=(0, 0))
-  return base.Method(
+  return contract.Method(
     name=stage.method,
     domains={
       'source': source._replace(rows=host_pass.SOURCE),
@@ -233,7 +237,9 @@ def make(config, stage) -> base.Method:
     },
     networks={'segmenter': network},
     phases=(
-      base.Phase(PHASE, ('segmenter',), functools.partial(loss, recipe=recipe)),
+      contract.Phase(
+        PHASE, ('segmenter',), functools.partial(loss, recipe=recipe)
+      ),
     ),
     init_extra=functools.partial(
       init_extra, num_classes=config.data.num_classes

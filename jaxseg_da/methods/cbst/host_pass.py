@@ -19,10 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg_da import checkpoint, errors, labels, models, parallel, progress
+from jaxseg_da import errors, models
+from jaxseg_da.classes import labels
 from jaxseg_da.data import pseudo_labels
-from jaxseg_da.methods import base, predictions, supervised
+from jaxseg_da.methods import predictions, supervised
 from jaxseg_da.ops import resize
+from jaxseg_da.training import checkpoint, contract, parallel, progress
 
 SOURCE, THRESHOLDS = 'source', 'thresholds'
 PART = 128  # Images per file.
@@ -54,12 +56,12 @@ def probabilities(
   return result
 
 
-def target_domain(config) -> base.Domain:
+def target_domain(config) -> contract.Domain:
   """Whole target images."""
   return supervised.target_domain(config)._replace(crop=(0, 0))
 
 
-def run(context: base.StageContext) -> base.Artifacts:
+def run(context: contract.StageContext) -> contract.Artifacts:
   """Writes a round's thresholds and source images; decides its steps.
 
   Raises:
@@ -98,7 +100,7 @@ def run(context: base.StageContext) -> base.Artifacts:
     if jax.process_index() == 0:
       shutil.rmtree(folder / 'confidence', ignore_errors=True)
   images = len(context.open_dataset(domain.spec)) * config.cbst.epochs
-  return base.Artifacts(files, math.ceil(images / config.batch_size))
+  return contract.Artifacts(files, math.ceil(images / config.batch_size))
 
 
 def portion(config: Any, stage: str, domain: str) -> float:
@@ -118,7 +120,7 @@ def portion(config: Any, stage: str, domain: str) -> float:
 
 
 def _collect(
-  context: base.StageContext, domain: base.Domain
+  context: contract.StageContext, domain: contract.Domain
 ) -> list[pathlib.Path]:
   """The confidences of all images, in one file per part and process.
 
@@ -175,7 +177,7 @@ def _nothing(num_classes: int) -> pseudo_labels.Confidences:
 
 
 def _thresholds(
-  context: base.StageContext, parts: list[pathlib.Path]
+  context: contract.StageContext, parts: list[pathlib.Path]
 ) -> tuple[np.ndarray, np.ndarray]:
   """Thresholds f32 `[C]`, and pixels predicted as each class i64 `[C]`."""
   config = context.config
@@ -199,7 +201,7 @@ def _thresholds(
   return thresholds, counts
 
 
-def _source_rows(context: base.StageContext) -> np.ndarray:
+def _source_rows(context: contract.StageContext) -> np.ndarray:
   """Source images of the round, i32, drawn anew in each; at least one."""
   config = context.config
   count = len(context.open_dataset(config.data.source))
@@ -212,7 +214,7 @@ def _source_rows(context: base.StageContext) -> np.ndarray:
 
 
 def _summary(
-  context: base.StageContext,
+  context: contract.StageContext,
   thresholds: np.ndarray,
   counts: np.ndarray,
   mine: np.ndarray,

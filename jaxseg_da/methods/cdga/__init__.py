@@ -28,11 +28,12 @@ import jax.numpy as jnp
 from jaxseg_da import errors, models
 from jaxseg_da.losses import adversarial as losses
 from jaxseg_da.losses import grouping, terms
-from jaxseg_da.methods import adversarial, base, supervised, two_domains
+from jaxseg_da.methods import adversarial, supervised, two_domains
 from jaxseg_da.methods.cdga import pictures
 from jaxseg_da.models import base as models_base
 from jaxseg_da.models import grouping as grouping_model
 from jaxseg_da.models import layers
+from jaxseg_da.training import contract
 
 CRITIC, GROUPING = 'discriminator', 'grouping'
 DOMAINS = ('source', 'target')
@@ -136,7 +137,7 @@ def group_terms(
   return found, masses
 
 
-def generate(variables, context: base.Context, *, recipe: Recipe):
+def generate(variables, context: contract.Context, *, recipe: Recipe):
   """The loss of segmenter and grouping network."""
   axis = context.axis_name
   outputs = two_domains.segment(recipe.network, variables['segmenter'], context)
@@ -178,7 +179,7 @@ def generate(variables, context: base.Context, *, recipe: Recipe):
   for domain, shares in masses.items():
     for k, share in enumerate(shares):
       metrics[f'group_mass_{domain}/{k}'] = terms.Term(share, 1.0)
-  return base.Output(
+  return contract.Output(
     terms=result,
     batch_stats={'segmenter': outputs.batch_stats},
     carry={'maps': seen},
@@ -259,7 +260,7 @@ def _grouping_network(config, network) -> models_base.Network:
   )
 
 
-def make(config, stage) -> base.Method:
+def make(config, stage) -> contract.Method:
   """The method, with the constants of `config.cdga`."""
   adversarial.check(config)
   settings, network = config.cdga, supervised.segmenter(config)
@@ -279,17 +280,17 @@ def make(config, stage) -> base.Method:
     adversarial.discriminate, critics=critics, objective=recipe.objective
   )
   domains = two_domains.streams(config)
-  return base.Method(
+  return contract.Method(
     name=stage.method,
     domains=domains,
     networks={'segmenter': network, GROUPING: recipe.grouping, **critics},
     phases=(
-      base.Phase(
+      contract.Phase(
         'segmenter',
         ('segmenter', GROUPING),
         functools.partial(generate, recipe=recipe),
       ),
-      base.Phase(
+      contract.Phase(
         'discriminator',
         tuple(critics),
         discriminate,

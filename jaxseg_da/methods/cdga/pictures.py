@@ -12,16 +12,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg_da import checkpoint, labels, models, visual
+from jaxseg_da import models
+from jaxseg_da.classes import labels
 from jaxseg_da.data import transforms
-from jaxseg_da.methods import base, predictions
+from jaxseg_da.drawing import visual
+from jaxseg_da.methods import predictions
+from jaxseg_da.training import checkpoint, contract
 
 IMAGES = 32  # per domain, for the class distributions
 SHOWN = 3  # of them, as pictures
 
 
 def write(
-  context: base.StageContext, domains: Mapping[str, base.Domain]
+  context: contract.StageContext, domains: Mapping[str, contract.Domain]
 ) -> None:
   """Writes `groups.png`, `group_classes.png` and `groups.json`.
 

@@ -24,12 +24,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg_da import models, optim
+from jaxseg_da import models
 from jaxseg_da.losses import focal, segmentation, terms
-from jaxseg_da.methods import base, supervised
+from jaxseg_da.methods import supervised
 from jaxseg_da.methods.lse import examples, host_pass
 from jaxseg_da.models import base as models_base
 from jaxseg_da.ops import normalize
+from jaxseg_da.training import contract, optim
 
 PHASE = 'lse'
 
@@ -50,7 +51,7 @@ class Recipe(NamedTuple):
 
 
 def scale_invariant_examples(
-  recipe: Recipe, context: base.Context
+  recipe: Recipe, context: contract.Context
 ) -> tuple[jax.Array, jax.Array]:
   """Enlarged windows of the target batch with the labels of the whole images.
 
@@ -77,7 +78,9 @@ def scale_invariant_examples(
   return jax.lax.stop_gradient((images, labels))
 
 
-def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
+def loss(
+  variables, context: contract.Context, *, recipe: Recipe
+) -> contract.Output:
   """Source cross-entropy, target cross-entropy, and beta times focal loss."""
   student, source = variables['segmenter'], context.batch['source']
   keys = context.keys.examples
@@ -101,14 +104,14 @@ def loss(variables, context: base.Context, *, recipe: Recipe) -> base.Output:
     value = focal.focal_of_mean(total, count, recipe.gamma, context.axis_name)
     losses['focal'] = terms.Term(value, 1.0, recipe.beta)
   pixels = jnp.asarray(labels.size, total.dtype)
-  return base.Output(
+  return contract.Output(
     terms=losses,
     batch_stats={'segmenter': stats},
     metrics={'labelled': terms.Term(count, pixels)},
   )
 
 
-def init_extra(variables, artifacts: base.Artifacts, *, num_classes: int):
+def init_extra(variables, artifacts: contract.Artifacts, *, num_classes: int):
   """The labeller is the model of the round's start; it never moves."""
   thresholds = np.ones(num_classes, np.float32)
   if host_pass.THRESHOLDS in artifacts.files:
@@ -125,14 +128,14 @@ def adopt(previous, fresh):
 
   The learning-rate schedule starts anew in every round.
   """
-  state = base.adopt_networks(previous, fresh)
+  state = contract.adopt_networks(previous, fresh)
   if PHASE not in previous.opt_state:
     return state
   kept = optim.restart_schedules(previous.opt_state[PHASE])
   return state.replace(opt_state={**state.opt_state, PHASE: kept})
 
 
-def make(config, stage) -> base.Method:
+def make(config, stage) -> contract.Method:
   """The method, with the constants of `config.lse`."""
   settings, network = config.lse, supervised.segmenter(config)
   recipe = Recipe(
@@ -142,7 +145,7 @@ def make(config, stage) -> base.Method:
     **{name: settings[name] for name in Recipe._fields if name in settings},
   )
   target = supervised.target_domain(config)
-  return base.Method(
+  return contract.Method(
     name=stage.method,
     domains={
       'source': supervised.source_domain(config),
@@ -150,7 +153,9 @@ def make(config, stage) -> base.Method:
     },
     networks={'segmenter': network},
     phases=(
-      base.Phase(PHASE, ('segmenter',), functools.partial(loss, recipe=recipe)),
+      contract.Phase(
+        PHASE, ('segmenter',), functools.partial(loss, recipe=recipe)
+      ),
     ),
     init_extra=functools.partial(
       init_extra, num_classes=config.data.num_classes

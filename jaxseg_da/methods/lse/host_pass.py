@@ -15,18 +15,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxseg_da import checkpoint, errors, labels, models, visual
+from jaxseg_da import errors, models
+from jaxseg_da.classes import labels
 from jaxseg_da.data import selection, transforms
+from jaxseg_da.drawing import visual
 from jaxseg_da.losses import entropy
-from jaxseg_da.methods import base, predictions, supervised
+from jaxseg_da.methods import predictions, supervised
 from jaxseg_da.methods.lse import examples
 from jaxseg_da.ops import patches
+from jaxseg_da.training import checkpoint, contract
 
 EXAMPLES, THRESHOLDS = 'examples', 'thresholds'
 _PICTURES = 3  # examples that people see
 
 
-def run(context: base.StageContext) -> base.Artifacts:
+def run(context: contract.StageContext) -> contract.Artifacts:
   """Writes a round's examples and thresholds; decides its steps.
 
   Raises:
@@ -75,7 +78,7 @@ def run(context: base.StageContext) -> base.Artifacts:
     page = _picture(context, domain, rows, corners, thresholds)
     checkpoint.write_bytes(folder / 'examples.png', page)
   count = len(rows) * settings.patches * settings.epochs
-  return base.Artifacts(files, math.ceil(count / config.batch_size))
+  return contract.Artifacts(files, math.ceil(count / config.batch_size))
 
 
 def portion(config: Any, stage: str) -> float:
@@ -100,7 +103,7 @@ def portion(config: Any, stage: str) -> float:
 
 
 def _select(
-  context: base.StageContext, domain: base.Domain
+  context: contract.StageContext, domain: contract.Domain
 ) -> selection.Selection:
   """The most confident images of each class (E3, E4)."""
   config = context.config
@@ -133,8 +136,8 @@ def _select(
 
 
 def _thresholds(
-  context: base.StageContext,
-  domain: base.Domain,
+  context: contract.StageContext,
+  domain: contract.Domain,
   picked: selection.Selection,
 ) -> np.ndarray:
   """Class thresholds f64 `[C]`, from the first images not selected (E5)."""
@@ -169,7 +172,7 @@ def _probabilities(logits: jax.Array, size) -> jax.Array:
   return jax.nn.softmax(models.upsample(logits, size))
 
 
-def _visits(context: base.StageContext, selected: np.ndarray) -> np.ndarray:
+def _visits(context: contract.StageContext, selected: np.ndarray) -> np.ndarray:
   """Which selected images are cut, and how often.
 
   'once' is what the paper means. The released loop makes one visit more: in the
@@ -187,8 +190,8 @@ def _visits(context: base.StageContext, selected: np.ndarray) -> np.ndarray:
 
 
 def _summary(
-  context: base.StageContext,
-  domain: base.Domain,
+  context: contract.StageContext,
+  domain: contract.Domain,
   picked: selection.Selection,
   thresholds: np.ndarray,
 ) -> dict[str, Any]:
@@ -212,8 +215,8 @@ def _summary(
 
 
 def _picture(
-  context: base.StageContext,
-  domain: base.Domain,
+  context: contract.StageContext,
+  domain: contract.Domain,
   rows: np.ndarray,
   corners: list[np.ndarray],
   thresholds: np.ndarray,

@@ -1,0 +1,4 @@
+"""Pictures and pieces of pages, from arrays and numbers.
+
+Nothing here knows a run.
+"""
