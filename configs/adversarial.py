@@ -12,6 +12,7 @@ python -m jaxseg_da.main \
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
+from jaxseg_da import methods
 from jaxseg_da.config import pairs
 
 VARIANTS = ('multi', 'single', 'single_ls', 'advent', 'minent')
@@ -20,7 +21,7 @@ VARIANTS = ('multi', 'single', 'single_ls', 'advent', 'minent')
 def get_config(arg: str = ''):
   """ARG is `BENCHMARK[,variant=VARIANT][,key=value...]`."""
   arg, variant = pairs.take_option(arg, 'variant', VARIANTS)
-  config = pairs.apply(config_lib.base_config(), arg)
+  config = pairs.apply(methods.base_config('adversarial'), arg)
   config.method = 'adversarial'
   if config.pair == 'streets':
     return _streets(config, variant)

@@ -11,6 +11,7 @@ python -m jaxseg_da.main --config=configs/cbst.py:gta5_to_cityscapes \
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
+from jaxseg_da import methods
 from jaxseg_da.config import pairs
 
 ROUNDS = 3  # num_rounds is 4 in the released scripts; the last only evaluates.
@@ -18,7 +19,7 @@ ROUNDS = 3  # num_rounds is 4 in the released scripts; the last only evaluates.
 
 def get_config(arg: str = ''):
   """ARG is `BENCHMARK[,key=value...]`."""
-  config = pairs.apply(config_lib.base_config(), arg)
+  config = pairs.apply(methods.base_config('cbst'), arg)
   config.method = 'cbst'
   config.optim.cbst = config_lib.optimizer()
   config.optim.cbst.update(config.optim.main)

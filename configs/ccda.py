@@ -14,6 +14,7 @@ python -m jaxseg_da.main \
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
+from jaxseg_da import methods
 from jaxseg_da.classes import hierarchy_file
 from jaxseg_da.config import pairs
 
@@ -43,8 +44,7 @@ def get_config(arg: str = ''):
     arg, split = pairs.take_option(arg, 'split', ('released', 'all'))
   tree = 'gta5_to_idd' if benchmark == 'gta5_to_idd' else 'gta5_to_cityscapes'
   arg, tree = pairs.take_option(arg, 'hierarchy', (tree,), others=True)
-  config = pairs.apply(config_lib.base_config(), arg)
-  config.method = variant if variant == 'ccda' else f'ccda_{variant}'
+  config = pairs.apply(methods.base_config('ccda'), arg)
   config.ccda.hierarchy = tree
   config.optim.refine = config_lib.optimizer()
   if config.pair == 'streets':
@@ -60,6 +60,9 @@ def get_config(arg: str = ''):
     for baseline in ('msiw', 'skdc'):
       pipeline += _chain(config, baseline, steps, 'reference')
   config.pipeline = tuple(dict.fromkeys(pipeline))
+  # A tree of one step has nothing to distil: its stage is another variant's.
+  main = [n for n in config.pipeline if config.stages[n].role == 'main']
+  config.method = config.stages[main[-1]].method
   return config
 
 

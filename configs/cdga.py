@@ -10,6 +10,7 @@ python -m jaxseg_da.main --config=configs/cdga.py --workdir=runs/cdga
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
+from jaxseg_da import methods
 from jaxseg_da.config import pairs
 
 # The grouping network learns as fast as a classifier (our choice).
@@ -18,7 +19,7 @@ _GROUPING = (r'^grouping/', 10.0, 1.0)
 
 def get_config(arg: str = ''):
   """ARG is `BENCHMARK[,key=value...]`."""
-  config = pairs.apply(config_lib.base_config(), arg)
+  config = pairs.apply(methods.base_config('cdga', 'dacs'), arg)
   config.method = 'cdga'
   if config.pair == 'streets':
     return _streets(config)

@@ -9,12 +9,13 @@ python -m jaxseg_da.main --config=configs/dacs.py --workdir=runs/dacs
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
+from jaxseg_da import methods
 from jaxseg_da.config import pairs
 
 
 def get_config(arg: str = ''):
   """ARG is `BENCHMARK[,key=value...]`."""
-  config = pairs.apply(config_lib.base_config(), arg)
+  config = pairs.apply(methods.base_config('dacs'), arg)
   config.method = 'dacs'
   if config.pair == 'streets':
     return _streets(config)

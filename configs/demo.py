@@ -6,13 +6,13 @@ python -m jaxseg_da.main --config=configs/demo.py --workdir=runs/demo
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import errors
+from jaxseg_da import errors, methods
 from jaxseg_da.config import pairs
 
 
 def get_config(arg: str = ''):
   """ARG is `streets[,preset=...][,size=HxW]`."""
-  config = pairs.apply(config_lib.base_config(), arg)
+  config = pairs.apply(methods.base_config('dacs'), arg)
   if config.pair != 'streets':
     raise errors.UserError(
       f'configs/demo.py runs on streets, not on {config.pair}'

@@ -9,6 +9,7 @@ python -m jaxseg_da.main --config=configs/lse.py --workdir=runs/lse
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
+from jaxseg_da import methods
 from jaxseg_da.config import pairs
 from jaxseg_da.data import selection
 
@@ -18,7 +19,7 @@ NETWORKS = ('fcn8s', 'deeplabv2')
 def get_config(arg: str = ''):
   """ARG is `BENCHMARK[,key=value...]`; papers' pairs take `model=` as well."""
   arg, network = pairs.take_option(arg, 'model', NETWORKS)
-  config = pairs.apply(config_lib.base_config(), arg)
+  config = pairs.apply(methods.base_config('lse'), arg)
   config.method = 'lse'
   if config.pair == 'streets':
     return _streets(config)

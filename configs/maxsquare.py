@@ -13,6 +13,7 @@ python -m jaxseg_da.main \
 from __future__ import annotations
 
 from jaxseg_da import config as config_lib
+from jaxseg_da import methods
 from jaxseg_da.config import pairs
 
 # `multi` is the weighted loss with multi-level guidance.
@@ -23,7 +24,7 @@ EPOCH = 2975  # Cityscapes' training images, one per step
 def get_config(arg: str = ''):
   """ARG is `BENCHMARK[,variant=VARIANT][,key=value...]`."""
   arg, variant = pairs.take_option(arg, 'variant', VARIANTS)
-  config = pairs.apply(config_lib.base_config(), arg)
+  config = pairs.apply(methods.base_config('maxsquare'), arg)
   config.method = 'maxsquare'
   config.maxsquare.loss = 'iw' if variant == 'multi' else variant
   config.maxsquare.multi = config.model.aux_head = variant == 'multi'

@@ -1,7 +1,10 @@
 """Command line: flags, process start-up, dispatch on --mode.
 
 python -m jaxseg_da.main --config=configs/METHOD.py[:ARG] --workdir=DIR
-  [--mode=run|evaluate|predict|benchmark] [--config.key=value ...]
+  [--mode=run|evaluate|predict|benchmark|explain] [--config.key=value ...]
+
+--mode=explain, or --help with a --config, prints its keys with their values,
+meanings, ranges and sources, and the pipeline as it would run, and exits.
 
 Exit codes: 0 done, 2 wrong usage, config or data (one line on stderr),
 3 diverged, 75 preempted and saved.
@@ -20,10 +23,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import errors
-from jaxseg_da.experiment import checks
+from jaxseg_da import errors, methods
+from jaxseg_da.config import schema
+from jaxseg_da.experiment import checks, explain
 
-MODES = ('run', 'evaluate', 'predict', 'benchmark')
+MODES = ('run', 'evaluate', 'predict', 'benchmark', 'explain')
 DONE, USAGE, DIVERGED, PREEMPTED = 0, 2, 3, 75
 
 
@@ -59,17 +63,52 @@ def parse(argv: list[str]):
     TypeError,
   ) as error:
     raise errors.UserError(str(error)) from error
-  if values.help:
-    print(__doc__)
+  if values.help and not values['config'].value:
+    _help()
     raise SystemExit(DONE)
   if leftover:
     raise errors.UserError(f'unexpected argument {leftover[0]!r}')
   if values.mode not in MODES:
     raise errors.unknown('--mode', values.mode, MODES)
-  for name in ('config', 'workdir'):
+  mode = 'explain' if values.help else values.mode
+  for name in ('config', *(() if mode == 'explain' else ('workdir',))):
     if not values[name].value:
       raise errors.UserError(f'--{name} is required')
-  return values.config, pathlib.Path(values.workdir).expanduser(), values.mode
+  config = values.config
+  _check_tuples(config, argv)
+  checks.validate_keys(config)
+  checks.validate_used(config, _overridden(argv))
+  return config, pathlib.Path(values.workdir or '').expanduser(), mode
+
+
+def _help() -> None:
+  """What there is, where no config says more."""
+  print(__doc__)
+  print(f'Methods: {", ".join(sorted(methods.NAMES))}')
+  print('\nKeys of every config; methods add their own:')
+  print('\n'.join(explain.base_keys()))
+
+
+def _check_tuples(config, argv: list[str]) -> None:
+  """Refuses a tuple that is not written as one: `1.0` could mean anything.
+
+  Raises:
+    UserError: names the key.
+  """
+  values = dict(config_lib.leaves(config))
+  for argument in argv:
+    key, _, raw = argument.partition('=')
+    key = key.lstrip('-').removeprefix('config.')
+    if isinstance(values.get(key), tuple) and raw[:1] not in ('(', '['):
+      raise errors.UserError(
+        f'config.{key}={raw} must be a tuple, written as ({raw},)'
+      )
+
+
+def _overridden(argv: list[str]) -> list[str]:
+  """The keys that a command line sets, whether they exist or not."""
+  found = (re.match(r'--?(?:no)?config\.([^=\[]+)', a) for a in argv)
+  return [match[1] for match in found if match]
 
 
 def _define_config(values: flags.FlagValues, argv: list[str]) -> None:
@@ -117,10 +156,10 @@ def _check_file(argv: list[str]) -> None:
       f'--config={path}: get_config() returned a {type(config).__name__}'
     )
   keys = [key for key, _ in config_lib.leaves(config)]
-  for argument in argv:
-    match = re.match(r'--?(?:no)?config\.([^=\[]+)', argument)
-    if match and match[1] not in keys:
-      raise checks.unknown_key(match[1], keys)
+  for key in _overridden(argv):
+    if key not in keys:
+      checks.validate_used(config, [key])  # another method's?
+      raise schema.unknown_key(key, keys)
 
 
 def _lines(error: BaseException, file: str) -> list[str]:

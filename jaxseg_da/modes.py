@@ -1,4 +1,7 @@
-"""What `main --mode` dispatches to: run, evaluate, predict, benchmark."""
+"""What `main --mode` dispatches to.
+
+Run, evaluate, predict, benchmark, explain.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,7 @@ from jaxseg_da.experiment import (
   resolve,
   results,
 )
+from jaxseg_da.experiment import explain as explain_lib
 from jaxseg_da.experiment.run import Run, say
 from jaxseg_da.report import page as report
 from jaxseg_da.training import checkpoint, parallel, train, writers
@@ -37,7 +41,6 @@ def open_run(
     UserError: the config is invalid, or the work directory was made with
       another one; the keys are named.
   """
-  checks.check_types(config)
   config = resolve.resolve(config)
   checks.validate(config, jax.device_count())
   written = checkpoint.read_json(workdir / 'config.json')
@@ -182,3 +185,11 @@ def benchmark(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
     print(f'written: {path}')
   if record['status'] != 'ok':
     raise train.Diverged(record['error'])
+
+
+def explain(config, workdir: pathlib.Path, stop: Callable[[], bool]) -> None:
+  """Prints keys and pipeline of a config as it would run; touches nothing."""
+  del workdir, stop
+  config = resolve.resolve(config)
+  checks.validate(config, jax.device_count())
+  print(explain_lib.text(config))

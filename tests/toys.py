@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg_da import config as config_lib
+from jaxseg_da import methods
 from jaxseg_da.models import base as models_base
 from jaxseg_da.training import parallel, train
 
@@ -15,7 +16,8 @@ SIZE = (32, 32)  # the least that a discriminator sees
 
 def config(method: str = 'source_only', **values) -> config_lib.ConfigDict:
   """A one-stage config of the smallest street network."""
-  c = config_lib.base_config()
+  c = methods.base_config('lse', 'cdga', method)
+  c.method = method
   c.model.preset = 'reduced'
   c.model.width = 64
   c.batch_size = c.scale_reference_batch = 8

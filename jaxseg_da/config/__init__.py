@@ -7,19 +7,11 @@ bring their own blocks of keys.
 
 from __future__ import annotations
 
-from jaxseg_da.config.base import (
-  STEP_KEY,
-  ConfigDict,
-  base_config,
-  from_dict,
-  leaves,
-  optimizer,
-  stage,
-  to_dict,
-)
+from jaxseg_da.config.base import base_config, optimizer, stage
+from jaxseg_da.config.schema import ConfigDict
+from jaxseg_da.config.values import from_dict, leaves, to_dict
 
 __all__ = [
-  'STEP_KEY',
   'ConfigDict',
   'base_config',
   'from_dict',

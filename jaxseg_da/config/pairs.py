@@ -12,13 +12,9 @@ import re
 from collections.abc import Sequence
 
 from jaxseg_da import errors
+from jaxseg_da.config import base
 
-BENCHMARKS = (
-  'streets',
-  'gta5_to_cityscapes',
-  'synthia_to_cityscapes',
-  'gta5_to_idd',
-)
+BENCHMARKS = base.PAIRS
 PRESETS = ('easy', 'default', 'hard', 'extreme', 'appearance', 'content')
 
 # (regex on parameter paths, learning-rate factor, weight-decay factor)

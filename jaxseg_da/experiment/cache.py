@@ -28,7 +28,6 @@ _SECTIONS = (
   'model',
   'init',
   'evaluate',
-  'ccda',  # for its baselines, which are shared
 )
 
 
@@ -64,13 +63,16 @@ def fingerprint(
   """Hash of a stage's config, its ancestors', the data, code and device."""
   values = config_lib.to_dict(config)
   facts = {section: values[section] for section in _SECTIONS}
-  facts['chain'] = []
+  facts['chain'], run = [], set()
   while name:
+    run.add(values['stages'][name]['method'])
     block = {**values['stages'][name], 'steps': steps(name)}
     del block['updates_of']  # the steps say it
     del block['role']  # a stage may be the control of another run
     facts['chain'].append([name, block, values['optim'][block['optim']]])
     name = str(block['init_from'])
+  # Only what these methods read.
+  facts |= {b: values[b] for b in methods.blocks(run) if b in values}
   facts['data_sets'] = {
     domain: _data_hash(config.data[domain], data_dir)
     for domain in ('source', 'target')

@@ -1,24 +1,21 @@
-"""What makes a config valid; whatever is not is named in one sentence."""
+"""What makes a config valid; whatever is not is named in one sentence.
+
+The range of each key is in its schema; here is what several keys, the devices
+and the registry of methods say together.
+"""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+import jax
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import errors
+from jaxseg_da import errors, methods
+from jaxseg_da.config import schema
+from jaxseg_da.evaluation import evaluate
 
-# Other numbers that 0 switches off.
-_COUNTS = ('seed', 'evaluate.limit', 'report.images')
-ROLES = ('main', 'reference', 'control')
-RESIZE_MODES = (
-  'pil_bicubic',
-  'pil_bilinear',
-  'cv_area',
-  'cv_linear',
-  'nearest',
-)
 # A resumed run may differ in these: they change no number that training makes.
 FREE = re.compile(
   r'^(data_dir|cache_dir|log_every|tensorboard|distributed|'
@@ -26,52 +23,46 @@ FREE = re.compile(
 )
 
 
-def check_types(config: config_lib.ConfigDict) -> None:
-  """Compares every key with `base_config`, for configs read from files.
+def validate_keys(config: config_lib.ConfigDict) -> None:
+  """Holds every key against its schema.
 
   Raises:
-    UserError: a key that does not exist, or a value of another type; names it.
+    UserError: a key that does not exist, or a value of another type or out of
+      range; names it.
   """
-  known = config_lib.base_config()
-  with known.unlocked():
-    known.optim.update({n: config_lib.optimizer() for n in config.optim})
-    known.stages.update({n: config_lib.stage('', 1) for n in config.stages})
-  defaults = dict(config_lib.leaves(known))
-  for key, value in config_lib.leaves(config):
-    if key not in defaults:
-      raise unknown_key(key, defaults)
-    if not _same_type(value, defaults[key]):
+  schema.check(config, methods.schema_of(config))
+
+
+def validate_used(config, keys: Iterable[str]) -> None:
+  """Refuses values for keys that no stage of the pipeline reads.
+
+  Args:
+    config: not yet resolved.
+    keys: those that the command line sets.
+
+  Raises:
+    UserError: names the key and the methods that read it.
+  """
+  read = methods.blocks(stage.method for stage in stages(config).values())
+  for key in keys:
+    block = key.partition('.')[0]
+    if block in methods.MODULES and block not in read:
+      ours = ', '.join(sorted({s.method for s in stages(config).values()}))
       raise errors.UserError(
-        f'config.{key}={value!r} is not of the type of {defaults[key]!r}'
+        f'config.{key} is read by no stage of config.pipeline: they run {ours}'
       )
 
 
-def unknown_key(key: str, keys: Iterable[str]) -> errors.UserError:
-  """An error for a key that is none of `keys`, with the nearest ones."""
-  near = difflib.get_close_matches(key, list(keys), 3, 0.4)
-  hint = f'; did you mean {" or ".join(near)}?' if near else ''
-  return errors.UserError(f'unknown config key {key!r}{hint}')
+def stages(config) -> dict:
+  """Name -> block of the stages in the pipeline.
 
-
-def _same_type(value, default) -> bool:
-  """Whether a value may replace a default; integers serve as floats."""
-  if isinstance(default, tuple):
-    if not isinstance(value, (tuple, list)):
-      return False
-    if not default:  # no example of what it may hold
-      return all(isinstance(v, (str, int)) for v in value)
-    first = default[0]
-    if isinstance(first, tuple):  # rows of one form
-      return all(
-        isinstance(v, (tuple, list))
-        and len(v) == len(first)
-        and all(map(_same_type, v, first))
-        for v in value
-      )
-    return all(_same_type(v, first) for v in value)
-  if isinstance(default, float):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-  return type(value) is type(default)
+  Raises:
+    UserError: the pipeline names a stage that does not exist.
+  """
+  for name in config.pipeline:
+    if name not in config.stages:
+      raise errors.unknown('stage in config.pipeline', name, config.stages)
+  return {name: config.stages[name] for name in config.pipeline}
 
 
 def validate(config: config_lib.ConfigDict, num_devices: int) -> None:
@@ -80,104 +71,29 @@ def validate(config: config_lib.ConfigDict, num_devices: int) -> None:
   Raises:
     UserError: names the key, its value and what would be valid.
   """
-  from jaxseg_da.config import pairs
-  from jaxseg_da.evaluation import evaluate
-  from jaxseg_da.training import parallel
-
-  one_of = (
-    ('backend', parallel.BACKENDS),
-    ('scale_rule', ('none', 'linear', 'sqrt')),
-    ('model.name', ('street', 'deeplabv2', 'deeplabv3', 'fcn8s')),
-    ('model.preset', ('full', 'reduced')),
-    ('model.aspp_branches', (2, 4)),
-    ('model.compute_dtype', ('float32', 'bfloat16', 'float64')),
-    ('data.normalization', ('unit', 'caffe_bgr', 'imagenet_rgb')),
-    ('data.resize', RESIZE_MODES),
-    ('data.target_resize', ('', *RESIZE_MODES)),
-    ('evaluate.mode', ('whole', 'sliding')),
-    ('lse.focal', ('pixel', 'batch', 'none')),
-    ('lse.visits', ('once', 'released')),
-    ('cbst.policy', ('cbst', 'mxnet', 'global')),
-    ('cbst.regulariser', ('none', 'mrkld', 'lrent')),
-    ('cbst.mrkld_effective', ('released', 'paper')),
-    ('adversarial.kind', ('adaptsegnet', 'advent', 'minent')),
-    ('adversarial.objective', ('bce', 'least_squares')),
-    ('cdga.group_input', ('probabilities', 'logits', 'features')),
-    ('cdga.resolution', ('input', 'logits')),
-    ('cdga.discriminator', ('shared', 'per_group')),
-    ('cdga.adv_reduction', ('mean', 'sum')),
-    ('cdga.q_normalisation', ('mass', 'pixels')),
-    ('cdga.co_distance', ('l2sq', 'l1')),
-    ('cdga.orth_domains', ('both', 'source', 'target')),
-    ('cdga.cl_form', ('bce', 'positive_only')),
-    ('cdga.cl_target', ('hard', 'soft')),
-    (
-      'maxsquare.loss',
-      ('maxsquare', 'iw', 'entropy', 'iw_entropy', 'hard'),
-    ),
-    ('maxsquare.per', ('image', 'batch')),
-    ('dacs.weight_mode', ('threshold_uniform', 'threshold', 'none')),
-  )
-  values = dict(config_lib.leaves(config))
-  for key, choices in one_of:
-    if values[key] not in choices:
-      raise errors.unknown(f'config.{key}', values[key], choices)
-  validate_numbers(config)
+  validate_keys(config)
   _validate_bn(config.bn, num_devices)
   _validate_batch(config.batch_size, num_devices)
-  _validate_sizes(config)
-  _validate_blur(config.augment)
+  validate_crops(config)
+  _validate_dtype(config.model.compute_dtype)
   validate_pipeline(config)
-  _validate_stages(config)
   evaluate.check(config.evaluate)
-  if config.pair not in pairs.BENCHMARKS:
-    raise errors.unknown('config.pair', config.pair, pairs.BENCHMARKS)
 
 
-def validate_numbers(config) -> None:
-  """Checks that counts, intervals and factors are in range."""
-  values = dict(config_lib.leaves(config))
-  positive = (
-    'batch_size',
-    'log_every',
-    'scale_reference_batch',
-    'evaluate.batch_size',
-    'benchmark.images',
-    'benchmark.seconds',
-    'benchmark.repeats',
-    'checkpoint.every_steps',
-    'checkpoint.keep',
-    'model.width',
-    'adversarial.discriminator_width',
-    'cdga.groups',
-    'cdga.hidden',
-    'cdga.kernel',
-    'data.num_classes',
-    'steps_scale',
-  )
-  for key in positive:
-    if not 0 < values[key] < float('inf'):
-      raise errors.UserError(
-        f'config.{key}={values[key]} must be greater than 0'
-      )
-  for key, value in values.items():
-    counts = (
-      config_lib.STEP_KEY.search(key.rsplit('.', 1)[-1]) or key in _COUNTS
+def _validate_dtype(dtype: str) -> None:
+  if dtype == 'float64' and not jax.config.read('jax_enable_x64'):
+    raise errors.UserError(
+      "config.model.compute_dtype='float64' needs the environment variable "
+      'JAX_ENABLE_X64=1; without it JAX computes in float32'
     )
-    if counts and value < 0:
-      raise errors.UserError(f'config.{key}={value} must not be negative')
 
 
 def _validate_bn(bn: str, num_devices: int) -> None:
-  match = re.fullmatch(r'sync|per_device|groups:([1-9]\d*)', bn)
-  if not match:
-    raise errors.UserError(
-      f'config.bn={bn!r} is none of sync, per_device, groups:N'
-    )
-  if match[1] and num_devices % int(match[1]):
+  size = bn.partition(':')[2]
+  if size and num_devices % int(size):
     raise errors.UserError(
       f'config.bn={bn!r}: {num_devices} devices do not split into groups of '
-      f'{match[1]}'
+      f'{size}'
     )
 
 
@@ -191,15 +107,14 @@ def _validate_batch(batch_size: int, num_devices: int) -> None:
     )
 
 
-def _validate_sizes(config) -> None:
+def validate_crops(config) -> None:
+  """Checks that crops are no larger than images.
+
+  Raises:
+    UserError: names both keys.
+  """
   for domain in ('source', 'target'):
     size, crop = config.data[f'{domain}_size'], config.data[f'{domain}_crop']
-    for key, value in (('size', size), ('crop', crop)):
-      if len(value) != 2 or (any(value) and min(value) < 16):
-        raise errors.UserError(
-          f'config.data.{domain}_{key}={value} must be (H, W) with both at '
-          'least 16, or (0, 0)'
-        )
     if any(c > s > 0 for c, s in zip(crop, size, strict=True)):
       raise errors.UserError(
         f'config.data.{domain}_crop={crop} is larger than '
@@ -207,70 +122,63 @@ def _validate_sizes(config) -> None:
       )
 
 
-def _validate_blur(augment) -> None:
-  probability, sigma = augment.blur_probability, augment.blur_sigma
-  if not 0 <= probability <= 1:
-    raise errors.UserError(
-      f'config.augment.blur_probability={probability} must be from 0 to 1'
-    )
-  if len(sigma) != 2 or not all(0 <= s < float('inf') for s in sigma):
-    raise errors.UserError(
-      f'config.augment.blur_sigma={sigma} must be (SOURCE, TARGET), both at '
-      'least 0'
-    )
-
-
 def validate_pipeline(config) -> None:
-  """Checks that the pipeline names stages, once each, and has a main one."""
-  for name in config.pipeline:
-    if name not in config.stages:
-      raise errors.unknown('stage in config.pipeline', name, config.stages)
-    role = config.stages[name].role
-    if role not in ROLES:
-      raise errors.unknown(f'config.stages.{name}.role', role, ROLES)
-  if len({*config.pipeline}) < len(config.pipeline):
+  """Checks that stages follow each other, and that the run is about one.
+
+  Raises:
+    UserError: names the stage, its key and what would be valid.
+  """
+  chosen = stages(config)
+  if len(chosen) < len(config.pipeline):
     raise errors.UserError(
       f'config.pipeline={tuple(config.pipeline)} names a stage twice'
     )
-  if not any(config.stages[name].role == 'main' for name in config.pipeline):
+  main = [stage for stage in chosen.values() if stage.role == 'main']
+  if not main:
     raise errors.UserError(
       'config.pipeline has no stage whose role is main; there has to be one'
     )
-
-
-def _validate_stages(config) -> None:
-  from jaxseg_da import methods
-
-  seen = []
-  for name in config.pipeline:
-    block = config.stages[name]
-    if block.method not in methods.NAMES:
-      raise errors.unknown('method', block.method, methods.NAMES)
-    if block.init_from and block.init_from not in seen:
-      raise errors.UserError(
-        f'config.stages.{name}.init_from={block.init_from!r} is no earlier '
-        f'stage; valid: {", ".join(seen) or "(none)"}'
-      )
-    if block.optim not in config.optim:
-      raise errors.unknown(
-        f'config.stages.{name}.optim', block.optim, config.optim
-      )
-    decided = block.updates_of or block.method in methods.SELECTING
-    if block.steps < (0 if decided else 1):
-      raise errors.UserError(
-        f'config.stages.{name}.steps={block.steps} must be at least 1'
-      )
-    for other in block.updates_of:
-      if other not in seen:
-        raise errors.UserError(
-          f'config.stages.{name}.updates_of names {other!r}, which is no '
-          f'earlier stage; valid: {", ".join(seen) or "(none)"}'
-        )
+  seen: list[str] = []
+  for name, stage in chosen.items():
+    _validate_stage(config, name, stage, seen)
     seen.append(name)
+  if config.method != main[-1].method:
+    raise errors.UserError(
+      f'config.method={config.method!r} is not the method of the last main '
+      f'stage of config.pipeline; valid: {main[-1].method}'
+    )
+
+
+def _validate_stage(config, name: str, stage, seen: Collection[str]) -> None:
+  """Checks what a stage refers to; `seen` are those before it."""
+  if stage.method not in methods.NAMES:
+    raise errors.unknown(
+      f'config.stages.{name}.method', stage.method, methods.NAMES
+    )
+  if stage.optim not in config.optim:
+    raise errors.unknown(
+      f'config.stages.{name}.optim', stage.optim, config.optim
+    )
+  referred = [('init_from', stage.init_from)] if stage.init_from else []
+  for key, other in (*referred, *(('updates_of', o) for o in stage.updates_of)):
+    if other not in seen:
+      raise errors.UserError(
+        f'config.stages.{name}.{key}={other!r} is no earlier stage; valid: '
+        f'{", ".join(seen) or "(none)"}'
+      )
+  if stage.steps or stage.updates_of:
+    return
+  if not methods.make(config, stage).decides_steps:
+    raise errors.UserError(
+      f'config.stages.{name}.steps={stage.steps} must be at least 1'
+    )
 
 
 def differences(old: dict, new: dict) -> list[str]:
   """Keys on which two resolved configs differ, free keys left out.
+
+  A block that only the old one has is that of a method, or an optimizer, which
+  no stage reads: versions differ in which of them stand in every config.
 
   Args:
     old: `to_dict` of the config that a workdir was made with.
@@ -278,10 +186,18 @@ def differences(old: dict, new: dict) -> list[str]:
   """
   a = dict(config_lib.leaves(config_lib.ConfigDict(old)))
   b = dict(config_lib.leaves(config_lib.ConfigDict(new)))
-  keys = sorted(set(a) | set(b))
+  known = {_block(key) for key in b}
+  a = {k: v for k, v in a.items() if _block(k) in known or '.' not in k}
   missing = object()
   return [
     k
-    for k in keys
+    for k in sorted({*a, *b})
     if a.get(k, missing) != b.get(k, missing) and not FREE.match(k)
   ]
+
+
+def _block(key: str) -> str:
+  """What a key stands in: `dacs`, `optim.main`, `stages.source_only`."""
+  parts = key.split('.')
+  named = parts[0] in ('optim', 'stages')
+  return '.'.join(parts[: 2 if named else 1])

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxseg_da import methods
 from jaxseg_da.classes import class_set
 from jaxseg_da.drawing import visual
 from jaxseg_da.evaluation import evaluate as evaluate_lib
@@ -88,7 +89,7 @@ def rows(run: Run) -> list[Row]:
   classes = {n: run.stage(n).method.classes for n in (*control, *main)}
   steps = {s for n in main if (s := classes[n].step) is not None}
   if not steps:
-    first = [n for n in main if blocks[n].method == 'source_only'][:1]
+    first = [n for n in main if blocks[n].method == methods.CONTROL][:1]
     stages = tuple(dict.fromkeys([*first, main[-1]]))
     return [Row(classes[main[-1]], stages)]
   result = []

@@ -17,7 +17,7 @@ import numpy as np
 from jaxseg_da import errors
 from jaxseg_da.data import pipeline as data_pipeline
 from jaxseg_da.data import sources
-from jaxseg_da.experiment import assembly, cache, results
+from jaxseg_da.experiment import assembly, cache, memory, results
 from jaxseg_da.experiment.run import Run, say
 from jaxseg_da.models import import_weights
 from jaxseg_da.training import checkpoint, contract, parallel, train
@@ -27,13 +27,22 @@ def check_data(run: Run) -> None:
   """Opens every dataset that the run will read, before anything compiles.
 
   Raises:
-    UserError: a dataset, split or weight file is missing; names it.
+    UserError: a dataset, split or weight file is missing, or a stage cannot
+      fit into memory; names it.
   """
   for name in run.config.pipeline:
-    for domain in assembly.build(run.config, name).method.domains.values():
+    stage = assembly.build(run.config, name)
+    memory.check(stage)
+    for domain in stage.method.domains.values():
       run.dataset(domain.spec)
+  limit = run.config.evaluate.limit
   for spec in results.specs(run.config):
-    run.dataset(spec)
+    images = len(run.dataset(spec))
+    if limit > images:
+      raise errors.UserError(
+        f'config.evaluate.limit={limit} is more than the {images} images of '
+        f'{spec}; 0 takes all'
+      )
   weights = run.config.init.weights
   if weights and not pathlib.Path(weights).expanduser().is_file():
     raise errors.UserError(f'config.init.weights: no file {weights}')

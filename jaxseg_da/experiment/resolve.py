@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 from jaxseg_da import config as config_lib
 from jaxseg_da import methods
-from jaxseg_da.classes import hierarchy_file
-from jaxseg_da.config import ConfigDict
+from jaxseg_da.config import ConfigDict, schema
 from jaxseg_da.experiment import checks
 
 
@@ -23,10 +23,16 @@ def resolve(config: ConfigDict) -> ConfigDict:
     UserError: a number or a stage with which that makes no sense, or a class
       tree that cannot be read.
   """
-  checks.validate_numbers(config)
-  checks.validate_pipeline(config)
   config = copy.deepcopy(config)
   with config.unlocked():
+    chosen = checks.stages(config).values()
+    methods.add_blocks(config, (stage.method for stage in chosen))
+    checks.validate_keys(config)
+    checks.validate_crops(config)
+    checks.validate_pipeline(config)
+    for module, settings in methods.blocks(s.method for s in chosen).items():
+      if module in config:
+        settings.complete(config[module])
     if config.control:
       _append_control(config)
     ratio = batch_ratio(config)
@@ -34,10 +40,16 @@ def resolve(config: ConfigDict) -> ConfigDict:
       block.learning_rate *= (
         ratio**0.5 if config.scale_rule == 'sqrt' else ratio
       )
-    config.dacs.ema_decay **= ratio
-    # A run that goes on, or takes a baseline, must have had the same tree.
-    config.ccda.digest = hierarchy_file.digest(config.ccda.hierarchy)
+    _change(config, schema.DECAY, lambda decay: decay**ratio)
   return scaled(config, config.steps_scale / ratio)
+
+
+def _change(config, kind: str, function: Callable) -> None:
+  """Applies a function to every value whose rule is of a kind."""
+  found = schema.keys(config, methods.schema_of(config))
+  for name, value, key in list(found):
+    if key is not None and key.rule.kind == kind:
+      config.update_from_flattened_dict({name: function(value)})
 
 
 def _append_control(config: ConfigDict) -> None:
@@ -49,16 +61,16 @@ def _append_control(config: ConfigDict) -> None:
   own.sort(key=lambda name: config.stages[name].level)
   main = [n for n in config.pipeline if config.stages[n].role == 'main']
   first = main[0]
-  starts_from_source = config.stages[first].method == 'source_only'
+  starts_from_source = config.stages[first].method == methods.CONTROL
   later = tuple(
-    n for n in main if config.stages[n].method not in methods.CONTROLS
+    n for n in main if not methods.make(config, config.stages[n]).baseline
   )
   config.pipeline = tuple(dict.fromkeys((*config.pipeline, *own)))
   if own or not later:
     return  # nothing to add, or nothing that it could be compared with
   last = config.stages[main[-1]]
   config.stages.control = config_lib.stage(
-    'source_only',
+    methods.CONTROL,
     sum(config.stages[name].steps for name in later),
     init_from=first if starts_from_source else '',
     role='control',
@@ -79,15 +91,10 @@ def batch_ratio(config: ConfigDict) -> float:
 def scaled(config: ConfigDict, factor: float) -> ConfigDict:
   """A copy with every key measured in steps scaled, at least 1 where not 0."""
   config = copy.deepcopy(config)
-
-  def walk(block):
-    for key, value in block.items():
-      if isinstance(value, ConfigDict):
-        if value is not config.benchmark:  # measuring is no training
-          walk(value)
-      elif config_lib.STEP_KEY.search(key) and isinstance(value, int) and value:
-        block[key] = max(1, round(value * factor))
-
   with config.unlocked():
-    walk(config)
+    _change(
+      config,
+      schema.STEPS,
+      lambda steps: steps and max(1, round(steps * factor)),
+    )
   return config

@@ -39,6 +39,11 @@ def loss(variables, context: contract.Context, *, network):
   return contract.Output(terms={}, batch_stats={'segmenter': stats})
 
 
+def settings() -> contract.Settings:
+  """It has no keys of its own."""
+  return contract.Settings()
+
+
 def make(config, stage) -> contract.Method:
   """The method; `stage.steps` is the number of batches averaged.
 

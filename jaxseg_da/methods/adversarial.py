@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg_da import errors, models
+from jaxseg_da.config import schema
+from jaxseg_da.config.schema import Key, choice, whole
 from jaxseg_da.losses import adversarial, entropy, terms
 from jaxseg_da.methods import supervised, two_domains
 from jaxseg_da.models import base as models_base
@@ -174,6 +176,47 @@ def levels_of(config) -> tuple[str, ...]:
   """The classifiers whose outputs are aligned."""
   aux = config.model.aux_head and config.adversarial.aux_weight > 0
   return ('logits', 'aux_logits') if aux else ('logits',)
+
+
+def settings() -> contract.Settings:
+  """The constants of AdaptSegNet and ADVENT, as released."""
+  return contract.Settings(
+    {
+      'kind': Key(
+        'adaptsegnet',
+        choice('adaptsegnet', 'advent', 'minent'),
+        'what is aligned: probabilities, self-information, or nothing: '
+        'entropy is minimised directly',
+      ),
+      'objective': Key(
+        'bce', choice(*adversarial.OBJECTIVES), 'of the discriminators'
+      ),
+      'weight': Key(
+        1e-3,
+        schema.WEIGHT,
+        'of the main classifier',
+        'lambda_adv2, LAMBDA_ADV_MAIN',
+      ),
+      'aux_weight': Key(
+        2e-4,
+        schema.WEIGHT,
+        'of the second one; 0: it is not aligned',
+        'lambda_adv1, LAMBDA_ADV_AUX',
+      ),
+      'discriminator_width': Key(
+        64, whole(1, 4096), 'channels of its first layer'
+      ),
+    },
+    optimizers={
+      # Adam at 1e-4, poly: both papers.
+      'discriminator': {
+        'name': 'adam',
+        'learning_rate': 1e-4,
+        'b1': 0.9,
+        'b2': 0.99,
+      }
+    },
+  )
 
 
 def make(config, stage) -> contract.Method:

@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxseg_da import models
+from jaxseg_da.config import schema
+from jaxseg_da.config.schema import Key, choice
 from jaxseg_da.losses import segmentation, selftraining, terms
 from jaxseg_da.methods import supervised, two_domains
 from jaxseg_da.models import base as models_base
@@ -167,8 +169,63 @@ def post_update(extra, variables, carry, step, *, ema_decay: float):
   return {'teacher': {'params': params, 'batch_stats': stats}}
 
 
+def settings() -> contract.Settings:
+  """The constants of DACS; sources are files of the released code."""
+  return contract.Settings(
+    {
+      'threshold': Key(
+        0.968,
+        schema.PROBABILITY,
+        'confidence of the teacher above which a pixel counts',
+        'trainUDA.py',
+      ),
+      'weight_mode': Key(
+        'threshold_uniform',
+        choice(*selftraining.WEIGHT_MODES),
+        'weight of pseudo-labels: share of confident pixels, mask, or 1',
+        'released code',
+      ),
+      'mixed_weight': Key(
+        1.0, schema.WEIGHT, 'lambda of the mixed loss', 'equation 1'
+      ),
+      'ema_decay': Key(
+        0.99, schema.EMA_DECAY, 'of the teacher, per step', 'trainUDA.py'
+      ),
+      'mix_ignore': Key(
+        True,
+        schema.FLAG,
+        '255 counts as a class when classes are drawn',
+        'released code',
+      ),
+      'jitter': Key(
+        0.25, schema.PROBABILITY, 'colour jitter strength', 'released code'
+      ),
+      'jitter_probability': Key(
+        0.8, schema.PROBABILITY, 'once per iteration', 'released code'
+      ),
+      'blur_probability': Key(
+        0.5, schema.PROBABILITY, 'once per iteration', 'released code'
+      ),
+      'blur_sigma': Key(
+        (0.15, 1.15),
+        schema.interval(0, 100),
+        'pixels, drawn uniformly',
+        'released code',
+      ),
+      'teacher_train_mode': Key(
+        True,
+        schema.FLAG,
+        'teacher normalises by batch statistics',
+        'released code',
+      ),
+    }
+  )
+
+
 def make(config, stage) -> contract.Method:
   """The method, with the constants of `config.dacs`."""
+  domains = two_domains.streams(config)
+  two_domains.check_same_size(domains, 'DACS mixes')
   network = supervised.segmenter(config)
   recipe = Recipe(
     network=network,
@@ -181,7 +238,7 @@ def make(config, stage) -> contract.Method:
   )
   return contract.Method(
     name=stage.method,
-    domains=two_domains.streams(config),
+    domains=domains,
     networks={'segmenter': network},
     phases=(
       contract.Phase(

@@ -20,6 +20,8 @@ from typing import NamedTuple
 import jax
 
 from jaxseg_da import errors, models
+from jaxseg_da.config import schema
+from jaxseg_da.config.schema import Key, choice
 from jaxseg_da.losses import maxsquare, segmentation, terms
 from jaxseg_da.methods import adversarial, supervised, two_domains
 from jaxseg_da.models import base as models_base
@@ -115,6 +117,41 @@ def loss(
 def verdict(records) -> str | None:
   """Says where the whole target has become one class, the surest of all."""
   return two_domains.one_class(records, 'lower config.maxsquare.weight')
+
+
+def settings() -> contract.Settings:
+  """The constants of MaxSquare; sources are files of the released code."""
+  return contract.Settings(
+    {
+      'loss': Key(
+        'maxsquare',
+        choice('maxsquare', 'iw', 'entropy', 'iw_entropy', 'hard'),
+        'on target predictions; iw: image-wise weighted, hard: pseudo-labels',
+      ),
+      'weight': Key(
+        0.1, schema.WEIGHT, 'lambda_target; 0.09 with guidance', 'released code'
+      ),
+      'ratio': Key(
+        0.2,
+        schema.PROBABILITY,
+        'iw: 0 weighs all pixels alike, 1 all classes',
+        'released code',
+      ),
+      'per': Key(
+        'image',
+        choice('image', 'batch'),
+        'iw: whose pixels count; batch as in CCDA',
+      ),
+      'multi': Key(
+        False,
+        schema.FLAG,
+        'pseudo-labels for the second classifier; times model.aux_weight',
+      ),
+      'threshold': Key(
+        0.95, schema.PROBABILITY, 'of pseudo-labels: hard, multi'
+      ),
+    }
+  )
 
 
 def make(config, stage) -> contract.Method:

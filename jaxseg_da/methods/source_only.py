@@ -34,6 +34,11 @@ def oracle_domain(config) -> contract.Domain:
   return target._replace(spec=f'{name}:{split or "train"}', labelled=True)
 
 
+def settings() -> contract.Settings:
+  """It has no keys of its own."""
+  return contract.Settings()
+
+
 def make(config, stage) -> contract.Method:
   """`source_only` or, by the stage's method, `oracle`."""
   network = supervised.segmenter(config)
@@ -53,4 +58,5 @@ def make(config, stage) -> contract.Method:
       ),
     ),
     shared=True,
+    baseline=not oracle,
   )

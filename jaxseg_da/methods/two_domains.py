@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxseg_da import errors
 from jaxseg_da.losses import entropy, terms
 from jaxseg_da.methods import supervised
 from jaxseg_da.models import base as models_base
@@ -34,6 +35,29 @@ def streams(config) -> dict[str, contract.Domain]:
     'source': supervised.source_domain(config),
     'target': supervised.target_domain(config),
   }
+
+
+def check_same_size(domains, why: str) -> None:
+  """Refuses streams whose images differ in size.
+
+  Args:
+    domains: as `streams` gives them.
+    why: who needs one size, and for what.
+
+  Raises:
+    errors.UserError: names both keys.
+  """
+  crops = any(any(domain.crop) for domain in domains.values())
+  key = 'crop' if crops else 'size'
+  seen = {
+    name: tuple(domain.crop if any(domain.crop) else domain.size)
+    for name, domain in domains.items()
+  }
+  if seen['source'] != seen['target']:
+    raise errors.UserError(
+      f'config.data.source_{key} and config.data.target_{key} make images of '
+      f'{seen["source"]} and {seen["target"]}; {why} images of one size'
+    )
 
 
 def segment(

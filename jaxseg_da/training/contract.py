@@ -1,8 +1,9 @@
 """What a method is: networks, phases of one step, and what surrounds a stage.
 
-A method module has one function `make(config, stage) -> Method`. All functions
-below are pure; configuration is bound with `functools.partial`. The training
-loop and `step.py` know this page and nothing about any particular method.
+A method module has two functions, `settings() -> Settings` (its keys) and
+`make(config, stage) -> Method`. All functions below are pure; configuration is
+bound with `functools.partial`. The training loop and `step.py` know this page
+and nothing about any particular method.
 """
 
 from __future__ import annotations
@@ -22,6 +23,23 @@ from jaxseg_da.training import train_state as train_state_lib
 
 Tree = Any
 Variables = Mapping[str, Any]
+
+
+class Settings(NamedTuple):
+  """What a method module adds to a config: its `settings()`.
+
+  Attributes:
+    keys: the schema of its block, which is called as the module; may be empty.
+    reads: blocks of other modules that it reads as well.
+    optimizers: entries of `config.optim` that its phases name.
+    complete: fills in what a run depends on outside of the config, such as a
+      file's digest; gets the block, when a run begins.
+  """
+
+  keys: Mapping[str, Any] = {}
+  reads: tuple[str, ...] = ()
+  optimizers: Mapping[str, Mapping[str, Any]] = {}
+  complete: Callable[[Any], None] = lambda block: None
 
 
 class Domain(NamedTuple):
@@ -216,6 +234,9 @@ class Method:
     verdict: what has gone wrong, in one sentence, or None; reads the last
       records of the log. It is printed, and kept in results.json.
     shared: whether runs of it are cached and shared between methods.
+    baseline: trained on the labelled source alone: it needs no control.
+    decides_steps: `before_stage` says how many steps there are, so that the
+      config may say 0.
     classes: what its logits mean.
   """
 
@@ -231,6 +252,8 @@ class Method:
   after_stage: Callable[[StageContext], None] = no_pictures
   verdict: Callable[[Sequence[Mapping[str, float]]], str | None] = no_verdict
   shared: bool = False
+  baseline: bool = False
+  decides_steps: bool = False
   classes: class_set.Classes = class_set.CITYSCAPES
 
   def segmentation_updates(self, steps: int) -> int:

@@ -70,13 +70,13 @@ def make(config, stage) -> contract.Method:
     verdict=complain,
     init_extra=keep,
     shared=False,
+    decides_steps=True,
   )
 
 
 @pytest.fixture
 def selecting(monkeypatch):
   monkeypatch.setattr(methods, 'make', make)
-  monkeypatch.setattr(methods, 'SELECTING', ('adabn',))
   CALLS.clear()
 
 
@@ -88,6 +88,7 @@ def flags(workdir):
       '--config.control=True',
       '--config.batch_size=8',
       '--config.stages.source_only.steps=1',
+      '--config.method=adabn',
       '--config.stages.dacs.method=adabn',
       '--config.stages.dacs.steps=0',
     ),

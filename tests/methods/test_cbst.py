@@ -193,7 +193,7 @@ def identity_network(seen=None):
 
 
 def recipe(**values):
-  config = config_lib.base_config().cbst
+  config = methods.base_config('cbst').cbst
   known = {k: config[k] for k in cbst.Recipe._fields if k in config}
   known.update(crop=SIZE, scale=1.0, flip=False, mining=0.0)
   known.update({'network': identity_network(), **values})

@@ -131,7 +131,7 @@ def recipe(**values) -> dacs.Recipe:
     logits = sure * jnp.array([0.0, 1.0, 0.0])
     return {'logits': logits}, {'seen': variables['batch_stats']['seen'] + 1}
 
-  settings = config_lib.base_config().dacs.to_dict()
+  settings = methods.base_config('dacs').dacs.to_dict()
   settings.update(jitter_probability=0.0, blur_probability=0.0)
   settings.update(values)
   return dacs.Recipe(

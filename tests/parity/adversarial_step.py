@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import models
+from jaxseg_da import methods, models
 from jaxseg_da.losses import entropy
 from jaxseg_da.methods import adversarial, supervised
 from jaxseg_da.models import base, discriminator
@@ -33,7 +33,7 @@ def check(arrays, *, kind, objective='bce'):
   sizes = {d: tuple(arrays[f'{d}_size'].tolist()) for d in DOMAINS}
   channels, width = arrays['D1_kernel0'].shape[2:]
 
-  config = config_lib.base_config()
+  config = methods.base_config('adversarial')
   config.model.update(
     aux_head=True,
     aux_weight=float(arrays['lambda_seg']),

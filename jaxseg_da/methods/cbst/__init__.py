@@ -30,6 +30,8 @@ import numpy as np
 
 from jaxseg_da import errors, models
 from jaxseg_da.classes import labels
+from jaxseg_da.config import schema
+from jaxseg_da.config.schema import Key, choice, real, whole
 from jaxseg_da.data import pseudo_labels
 from jaxseg_da.losses import regularised, segmentation, terms
 from jaxseg_da.methods import supervised
@@ -209,6 +211,69 @@ def init_extra(variables, artifacts: contract.Artifacts, *, num_classes: int):
   }
 
 
+def settings() -> contract.Settings:
+  """The constants of CBST and CRST; sources are files of CRST's code."""
+  return contract.Settings(
+    {
+      'target_portion': Key(
+        (0.20, 0.05, 0.5),
+        host_pass.PORTIONS,
+        "of each class's pixels: first round, growth per round, limit",
+        'crst_seg.py',
+      ),
+      'source_portion': Key(
+        (0.03, 0.0025, 0.06),
+        host_pass.PORTIONS,
+        'of the source images, as target_portion',
+        'crst_seg.py',
+      ),
+      'policy': Key(
+        'cbst',
+        choice('cbst', 'mxnet', 'global'),
+        "threshold per class; mxnet: CBST's own code, whose lists have one "
+        'zero too many; global: one threshold',
+      ),
+      'epochs': Key(
+        2,
+        whole(1, 1000),
+        'passes over the target images per round: all of them, while the '
+        'released list has 505 of 2975',
+      ),
+      'scale': Key(0.9, real(0.1, 10), 'of the labelled images', 'test_scale'),
+      'flip': Key(
+        True, schema.FLAG, 'labels average both mirrored views', 'test_flipping'
+      ),
+      'crop': Key(
+        (0, 0),
+        schema.size(16, optional=True),
+        "window of images scaled by 0.5 to 1.5; (0, 0): the images' size",
+      ),
+      'mining': Key(0.8, schema.PROBABILITY, 'of a window around a rare class'),
+      'mine_share': Key(
+        1e-3, schema.PROBABILITY, 'of all pixels; a class with less is rare'
+      ),
+      'regulariser': Key(
+        'none', choice(*REGULARISERS), 'none is CBST, the others are CRST'
+      ),
+      'mrkld_alpha': Key(0.1, schema.WEIGHT, 'of MRKLD', 'mrkld.sh'),
+      'mrkld_effective': Key(
+        'released',
+        choice(*EFFECTIVE),
+        'its weight: alpha squared (it is multiplied twice), or alpha',
+      ),
+      'lrent_alpha': Key(
+        0.25,
+        real(0, 1e3, above=True),
+        'of LRENT; towards 0 labels become hard',
+        'lrent.sh',
+      ),
+      'frozen_bn': Key(
+        False, schema.FLAG, 'train the network in evaluation mode; CRST does'
+      ),
+    }
+  )
+
+
 def make(config, stage) -> contract.Method:
   """The method, with the constants of `config.cbst`.
 
@@ -245,4 +310,5 @@ def make(config, stage) -> contract.Method:
       init_extra, num_classes=config.data.num_classes
     ),
     before_stage=host_pass.run,
+    decides_steps=True,
   )

@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxseg_da import errors, models
 from jaxseg_da.classes import labels
+from jaxseg_da.config import schema
 from jaxseg_da.data import pseudo_labels
 from jaxseg_da.methods import predictions, supervised
 from jaxseg_da.ops import resize
@@ -28,6 +29,11 @@ from jaxseg_da.training import checkpoint, contract, parallel, progress
 
 SOURCE, THRESHOLDS = 'source', 'thresholds'
 PART = 128  # Images per file.
+PORTIONS = schema.Rule(
+  '(first, growth, limit) with 0 < first <= limit <= 1 and growth from 0 to 1',
+  lambda v: len(v) == 3 and 0 < v[0] <= v[2] <= 1 and 0 <= v[1] <= 1,
+  ((0.0, 0.1, 0.5), (0.5, -0.1, 0.5), (0.6, 0.1, 0.5), (0.1, 0.1)),
+)
 
 
 def probabilities(

@@ -25,6 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxseg_da import models
+from jaxseg_da.config import schema
+from jaxseg_da.config.schema import Key, choice, real, whole
 from jaxseg_da.losses import focal, segmentation, terms
 from jaxseg_da.methods import supervised
 from jaxseg_da.methods.lse import examples, host_pass
@@ -135,16 +137,73 @@ def adopt(previous, fresh):
   return state.replace(opt_state={**state.opt_state, PHASE: kept})
 
 
+def settings() -> contract.Settings:
+  """The constants of LSE; sources are files of the released code."""
+  portion = real(0.0, 1.0, above=True)
+  return contract.Settings(
+    {
+      'portion_start': Key(
+        0.10, portion, 'of the target images, in the first round', 'LSE.py'
+      ),
+      'portion_increment': Key(0.05, portion, 'per round', 'LSE.py'),
+      'portion_stop': Key(0.40, portion, 'of the last round', 'LSE.py'),
+      'divisor': Key(
+        19, whole(1, 10**6), 'of the portion, per class; 19 for SYNTHIA as well'
+      ),
+      'skip_classes': Key(
+        (), schema.each(whole(0, 18)), 'train ids; SYNTHIA: 9, 14, 16'
+      ),
+      'patches': Key(
+        4, whole(1, 1000), 'windows per selected image', 'released code'
+      ),
+      'epochs': Key(2, whole(1, 1000), 'of a round, over all windows'),
+      'window': Key(
+        (256, 512), schema.size(1), '(H, W) in pixels, half of the image'
+      ),
+      'enlarge': Key(
+        True, schema.FLAG, "windows to the image's size: the idea"
+      ),
+      'use_thresholds': Key(
+        True, schema.FLAG, "ignore what is less certain than its class's"
+      ),
+      'focal': Key(
+        'pixel',
+        choice('pixel', 'batch', 'none'),
+        'pixel for FCN-8s, batch for DeepLab',
+      ),
+      'gamma': Key(
+        3.0,
+        schema.WEIGHT,
+        'focal exponent; 5 in the notebook for DeepLab on GTA5',
+      ),
+      'beta': Key(0.1, schema.WEIGHT, 'weight of the focal term'),
+      'quantise': Key(
+        True, schema.FLAG, 'cut patches to 8 bits, as the released PNG files'
+      ),
+      'visits': Key(
+        'once',
+        choice('once', 'released'),
+        'every selected image once; released: one more, with repetition',
+      ),
+    }
+  )
+
+
 def make(config, stage) -> contract.Method:
-  """The method, with the constants of `config.lse`."""
+  """The method, with the constants of `config.lse`.
+
+  Raises:
+    errors.UserError: the windows do not fit into the images.
+  """
   settings, network = config.lse, supervised.segmenter(config)
+  target = supervised.target_domain(config)
+  host_pass.check_window(settings.window, target)
   recipe = Recipe(
     network=network,
     aux_weight=config.model.aux_weight,
     normalization=config.data.normalization,
     **{name: settings[name] for name in Recipe._fields if name in settings},
   )
-  target = supervised.target_domain(config)
   return contract.Method(
     name=stage.method,
     domains={
@@ -162,4 +221,5 @@ def make(config, stage) -> contract.Method:
     ),
     adopt=adopt,
     before_stage=host_pass.run,
+    decides_steps=True,
   )

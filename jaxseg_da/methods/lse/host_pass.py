@@ -81,6 +81,20 @@ def run(context: contract.StageContext) -> contract.Artifacts:
   return contract.Artifacts(files, math.ceil(count / config.batch_size))
 
 
+def check_window(window, domain: contract.Domain) -> None:
+  """Refuses windows that are larger than the images.
+
+  Raises:
+    errors.UserError: names the key.
+  """
+  fits = all(w <= n for w, n in zip(window, domain.size, strict=True))
+  if any(domain.size) and not fits:
+    raise errors.UserError(
+      f'config.lse.window={tuple(window)} does not fit into target images of '
+      f'{tuple(domain.size)}'
+    )
+
+
 def portion(config: Any, stage: str) -> float:
   """The portion of a round: its place among the stages of this method.
 
