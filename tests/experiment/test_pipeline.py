@@ -71,6 +71,7 @@ def make(config, stage) -> contract.Method:
     init_extra=keep,
     shared=False,
     decides_steps=True,
+    baseline=False,
   )
 
 
