@@ -70,21 +70,23 @@ def test_nothing_labelled_is_no_loss():
 
 
 def test_guidance_teaches_the_second_classifier_alone():
-  logits = {'logits': 6 * random_logits(), 'aux_logits': random_logits()[::-1]}
-  terms, logged, gradients = target_terms(recipe(multi=True), logits)
-  assert set(terms) == {'maxsquare', 'guidance'}
-  assert terms['guidance'].weight == pytest.approx(0.01)
-  assert 0 < logged['labelled_aux'].total < logged['labelled_aux'].count
-  alone = target_terms(recipe(), logits)[2]
-  np.testing.assert_array_equal(gradients['logits'], alone['logits'])
-  # Cross-entropy of what is labelled: softmax less one-hot, over the count.
-  p = [jax.nn.softmax(logits[name]) for name in LEVELS]
-  labels = losses.confident_labels(p, 0.95)
-  valid = segmentation.valid_pixels(labels, 5)
-  expected = (p[1] - jax.nn.one_hot(labels, 5)) * valid[..., None]
-  np.testing.assert_allclose(
-    gradients['aux_logits'], 0.01 * expected / valid.sum(), atol=1e-8
-  )
+  with jax.enable_x64(True):
+    x = random_logits().astype(np.float64)
+    logits = {'logits': 6 * x, 'aux_logits': x[::-1]}
+    terms, logged, gradients = target_terms(recipe(multi=True), logits)
+    assert set(terms) == {'maxsquare', 'guidance'}
+    assert terms['guidance'].weight == pytest.approx(0.01)
+    assert 0 < logged['labelled_aux'].total < logged['labelled_aux'].count
+    alone = target_terms(recipe(), logits)[2]
+    np.testing.assert_array_equal(gradients['logits'], alone['logits'])
+    # Cross-entropy of what is labelled: softmax less one-hot, over the count.
+    p = [jax.nn.softmax(logits[name]) for name in LEVELS]
+    labels = losses.confident_labels(p, 0.95)
+    valid = segmentation.valid_pixels(labels, 5)
+    expected = (p[1] - jax.nn.one_hot(labels, 5)) * valid[..., None]
+    np.testing.assert_allclose(
+      gradients['aux_logits'], 0.01 * expected / valid.sum(), atol=1e-14
+    )
 
 
 def built(dtype: str = 'float32', **settings):

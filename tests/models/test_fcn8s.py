@@ -303,20 +303,21 @@ def test_biases_learn_twice_as_fast():
   assert len(table) == 2 * (13 + 5)
   for path, group in table.items():
     assert group.learning_rate == (2 if path.endswith('/bias') else 1), path
-  params = jax.tree.map(lambda x: jnp.ones(x.shape), params)
-  optimizer = optim.make(paper_adam(), params, 10)
-  state = optimizer.init(params)
   first = {'kernel': [], 'bias': []}
-  for scale in (1.0, 3.0):
-    gradients = jax.tree.map(lambda x, s=scale: s * x, params)
-    updates, state = jax.jit(optimizer.update)(gradients, state, params)
-    for path, leaf in jax.tree_util.tree_flatten_with_path(updates)[0]:
-      first[path[-1].key].append(float(leaf.ravel()[0]))
+  with jax.enable_x64(True):
+    params = jax.tree.map(lambda x: jnp.ones(x.shape), params)
+    optimizer = optim.make(paper_adam(), params, 10)
+    state = optimizer.init(params)
+    for scale in (1.0, 3.0):
+      gradients = jax.tree.map(lambda x, s=scale: s * x, params)
+      updates, state = jax.jit(optimizer.update)(gradients, state, params)
+      for path, leaf in jax.tree_util.tree_flatten_with_path(updates)[0]:
+        first[path[-1].key].append(float(leaf.ravel()[0]))
   # Step 2 by hand: m = (0.09 + 0.3) / 0.19, v = (0.0099 + 0.09) / 0.0199.
   second = (0.39 / 0.19) / np.sqrt(0.0999 / 0.0199)
   for kind, rate in (('kernel', 1e-6), ('bias', 2e-6)):
     moves = np.unique(np.float32(first[kind]))
-    np.testing.assert_allclose(moves, -rate * np.array([1, second]), rtol=1e-4)
+    np.testing.assert_allclose(moves, -rate * np.array([1, second]), rtol=1e-6)
 
 
 def test_the_rate_falls_every_50000_steps():

@@ -3,6 +3,7 @@
 A set is a folder of `*_WHAT.npz` files, in `tests/fixtures/SET/` or, when the
 variable is set, in `$JAXSEG_DA_FIXTURES/SET/`. Each test module maps WHAT to a
 check function; a file whose WHAT has no check, and a set without files, fail.
+Every check runs in `double`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import os
 import pathlib
 from collections.abc import Callable, Mapping
 
+import jax
 import numpy as np
 import pytest
+
+from tests import toys
 
 _LOCAL = pathlib.Path(__file__).parents[1] / 'fixtures'
 
@@ -40,8 +44,28 @@ def run(path: pathlib.Path | None, checks: Mapping[str, Callable]) -> None:
     default=None,
   )
   assert name is not None, f'{path.name}: no check for {what!r}'
-  with np.load(path) as arrays:
+  with double(), np.load(path) as arrays:
     checks[name]({k: arrays[k] for k in arrays.files})
+
+
+def double():
+  """The context of every check: float64 is kept where it comes in.
+
+  Derivatives are compared in float64 only, see `wide`. A slope may jump, at
+  the zero of a ReLU or where two maxima are equal, and what lies within
+  float32's rounding of such a place falls on the wrong side of it: a correct
+  network then misses a gradient by a percent, in one file and not in another.
+  """
+  return jax.enable_x64(True)
+
+
+def wide(tree):
+  """What a check differentiates at: floating leaves become float64.
+
+  Arrays that a file stores in float32 or float16 are exact in it. Reference
+  numbers stay as they are, and the tolerance is that of their precision.
+  """
+  return toys.to_float64(tree)
 
 
 def close(actual, expected, tolerance: float, what: str = '') -> None:

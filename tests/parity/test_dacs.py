@@ -22,8 +22,7 @@ JITTER_GATE, BLUR_GATE = 0.2, 0.5
 
 @pytest.mark.parametrize('path', harness.cases('dacs'))
 def test_parity(path):
-  with jax.enable_x64(True):
-    harness.run(path, CHECKS)
+  harness.run(path, CHECKS)
 
 
 def _names(arrays, pattern):
@@ -196,9 +195,12 @@ def _step(mode):
     mixed, gradient = jax.value_and_grad(_mixed_loss)(
       jnp.asarray(arrays['logits_mix']), labels, weights
     )
-    harness.close(mixed, arrays['loss/L_u'], SINGLE, 'L_u')
-    harness.close(gradient, arrays['grad_logits_mix'], SINGLE, 'grad_mix')
-    harness.close(supervised + mixed, arrays['loss/loss'], SINGLE, 'loss')
+    # The reference's share of confident pixels is a float32.
+    tolerance = SINGLE if mode == 'threshold_uniform' else TIGHT
+    total = supervised + mixed
+    harness.close(mixed, arrays['loss/L_u'], tolerance, 'L_u')
+    harness.close(gradient, arrays['grad_logits_mix'], tolerance, 'grad_mix')
+    harness.close(total, arrays['loss/loss'], tolerance, 'loss')
 
   return check
 
@@ -235,6 +237,7 @@ def _classmix(arrays):
   mixed, gradient = jax.value_and_grad(_mixed_loss)(
     jnp.asarray(arrays['logits_mix']), pseudo, weights
   )
+  # The reference's share of confident pixels is a float32.
   harness.close(mixed, arrays['loss/L_u'], SINGLE, 'L_u')
   harness.close(gradient, arrays['grad_logits_mix'], SINGLE, 'grad_mix')
 

@@ -31,8 +31,7 @@ GROUPS = {'fcn8s': (1, 2), 'deeplab': (1, 10)}  # learning-rate multipliers
 
 @pytest.mark.parametrize('path', harness.cases('lse'))
 def test_parity(path):
-  with jax.enable_x64(True):
-    harness.run(path, CHECKS)
+  harness.run(path, CHECKS)
 
 
 def _cases(arrays):
@@ -169,7 +168,7 @@ def _pieces(logits, target, gamma, beta):
 def _losses(arrays):
   for case, a in _cases(arrays).items():
     found = _pieces(
-      jnp.asarray(a['logits'], jnp.float64),
+      jnp.asarray(harness.wide(a['logits'])),
       jnp.asarray(a['labels'], jnp.int32),
       float(a['gamma']),
       float(a['beta']) if a['use_focal'] else 0.0,

@@ -127,22 +127,21 @@ def _lrent_labels(arrays):
 
 
 def _losses(arrays):
-  with jax.enable_x64(True):
-    for name, case in _cases(arrays, 'logits').items():
-      logits = jnp.asarray(case['logits'], jnp.float64)
-      if 'grad' not in case:  # without a label: NaN in the reference
-        assert np.isnan(case['loss'])
-        labels = jnp.full(logits.shape[:-1], IGNORE)
-        ones = jnp.ones(len(logits))
-        loss, grad = _loss_and_grad(logits, labels, ones, 0.1)
-        assert loss == 0, name
-        np.testing.assert_array_equal(grad, 0, name)
-        continue
-      labels = case['soft_labels' if 'soft_labels' in case else 'labels']
-      weights, alpha = case['reg_weights'], case['mr_weight_kld']
-      loss, grad = _loss_and_grad(logits, labels, jnp.asarray(weights), alpha)
-      harness.close(loss, case['loss'], SINGLE, name)
-      harness.close(grad, case['grad'], SINGLE, name)
+  for name, case in _cases(arrays, 'logits').items():
+    logits = jnp.asarray(harness.wide(case['logits']))
+    if 'grad' not in case:  # without a label: NaN in the reference
+      assert np.isnan(case['loss'])
+      labels = jnp.full(logits.shape[:-1], IGNORE)
+      ones = jnp.ones(len(logits))
+      loss, grad = _loss_and_grad(logits, labels, ones, 0.1)
+      assert loss == 0, name
+      np.testing.assert_array_equal(grad, 0, name)
+      continue
+    labels = case['soft_labels' if 'soft_labels' in case else 'labels']
+    weights, alpha = case['reg_weights'], case['mr_weight_kld']
+    loss, grad = _loss_and_grad(logits, labels, jnp.asarray(weights), alpha)
+    harness.close(loss, case['loss'], SINGLE, name)
+    harness.close(grad, case['grad'], SINGLE, name)
 
 
 @jax.jit
@@ -184,16 +183,15 @@ def _schedules(arrays):
     np.testing.assert_array_equal(ours, expected, name)
   names = [name for name in arrays if name.startswith('poly_lr_')]
   assert names
-  with jax.enable_x64(True):
-    for name in names:
-      # As in poly_lr_2p5e4_max1000_pow0p9: 2.5e-4, 1000 steps, power 0.9.
-      match = re.fullmatch(r'poly_lr_(.+)e(\d+)(?:_max(\d+))?_pow(.+)', name)
-      assert match, name
-      base, power = (float(match[i].replace('p', '.')) for i in (1, 4))
-      horizon = int(match[3] or 1 + max(arrays['poly_iters']))
-      schedule = optim.poly(base / 10 ** int(match[2]), horizon, power)
-      rates = jnp.stack([schedule(t) for t in arrays['poly_iters']])
-      harness.close(rates, arrays[name], TIGHT, name)
+  for name in names:
+    # As in poly_lr_2p5e4_max1000_pow0p9: 2.5e-4, 1000 steps, power 0.9.
+    match = re.fullmatch(r'poly_lr_(.+)e(\d+)(?:_max(\d+))?_pow(.+)', name)
+    assert match, name
+    base, power = (float(match[i].replace('p', '.')) for i in (1, 4))
+    horizon = int(match[3] or 1 + max(arrays['poly_iters']))
+    schedule = optim.poly(base / 10 ** int(match[2]), horizon, power)
+    rates = jnp.stack([schedule(t) for t in arrays['poly_iters']])
+    harness.close(rates, arrays[name], TIGHT, name)
 
 
 CHECKS = {
