@@ -103,11 +103,129 @@ def refused(tmp_path, capsys, monkeypatch):
     (['--config.evaluate.mode=half'], ['config.evaluate.mode', 'sliding']),
     (['--config.evaluate.scales=(0.0,)'], ['config.evaluate.scales']),
     (['--config.dacs.weight_mode=x'], ['config.dacs.weight_mode']),
+    # Values that cannot be meant; each was accepted once.
+    (['--config.optim.main.learning_rate=-0.1'], ['learning_rate=-0.1']),
+    (['--config.optim.main.learning_rate=nan'], ['learning_rate=nan']),
+    (['--config.optim.main.momentum=5'], ['momentum=5', '0 and below 1']),
+    (['--config.optim.main.b1=2'], ['b1=2']),
+    (['--config.optim.main.b2=1'], ['b2=1']),
+    (['--config.model.aux_weight=nan'], ['model.aux_weight=nan']),
+    (['--config.model.compute_dtype=float64'], ['JAX_ENABLE_X64']),
+    (['--config.model.width=10000000'], ['model.width', '4096']),
+    (['--config.batch_size=1000000000000'], ['batch_size', '65536']),
+    (['--config.data.num_classes=7'], ['data.num_classes', '19']),
+    (['--config.dacs.ema_decay=1.5'], ['dacs.ema_decay=1.5', '0 to 1']),
+    (['--config.dacs.threshold=96.8'], ['dacs.threshold=96.8', '0 to 1']),
+    (['--config.dacs.jitter=-0.1'], ['dacs.jitter=-0.1']),
+    (['--config.data.target_crop=(32,32)'], ['target_crop', 'source_crop']),
+    (['--config.data.source_size=(1000000,1000000)'], ['data.source_size']),
+    (['--config.method=nope'], ['config.method', "'nope'", 'dacs']),
+    (
+      ["--config.pipeline=('source_only',)"],
+      ['config.method', "'dacs'", 'source_only'],
+    ),
+    (['--config.lse.beta=0.5'], ['config.lse.beta', 'no stage', 'dacs']),
+    (
+      [
+        "--config.pipeline=('source_only',)",
+        '--config.method=source_only',
+        '--config.dacs.threshold=0.5',
+      ],
+      ['config.dacs.threshold', 'no stage'],
+    ),
+    (['--config.stages.dacs.steps=1e20'], ['stages.dacs.steps', '1e20']),
+    (['--config.stages.dacs.steps=10000000000'], ['stages.dacs.steps']),
+    (['--config.steps_scale=1e300'], ['steps_scale']),
+    (['--config.seed=1180591620717411303424'], ['config.seed', '4294967295']),
+    *(
+      ([f'--config.evaluate.size={value}'], ['evaluate.size'])
+      for value in (
+        '(32,)',
+        '(1,2,3)',
+        '(-32,-32)',
+        '(0,32)',
+        '(1000000,32)',
+        '32',
+      )
+    ),
+    *(
+      ([f'--config.evaluate.scales={value}'], ['evaluate.scales'])
+      for value in ('(1e9,)', '(inf,)', '(1e-9,)', '1.0', '()')
+    ),
   ],
 )
 def test_what_is_wrong_is_named(refused, flags, said):
   message = refused(*flags)
   assert all(part in message for part in said), message
+
+
+@pytest.mark.parametrize(
+  ('name', 'flags', 'said'),
+  [
+    ('lse', '--config.lse.window=(-1,-1)', 'config.lse.window'),
+    ('lse', '--config.lse.window=(97,192)', 'does not fit'),
+    ('lse', '--config.lse.patches=0', 'config.lse.patches=0'),
+    ('lse', '--config.lse.gamma=-1', 'config.lse.gamma=-1'),
+    ('lse', '--config.lse.epochs=0', 'config.lse.epochs=0'),
+    ('lse', '--config.lse.portion_stop=0.1', 'config.lse.portion_stop=0.1'),
+    ('cbst', '--config.cbst.scale=0', 'config.cbst.scale=0'),
+    ('cbst', '--config.cbst.target_portion=(0.2,-1,0.5)', 'target_portion'),
+    ('cbst', '--config.cbst.target_portion=(0.2,0.05,0)', 'target_portion'),
+  ],
+)
+def test_values_of_methods_are_refused(refused, name, flags, said):
+  config = f'{support.ROOT}/configs/{name}.py'
+  assert said in refused('--config.batch_size=8', flags, config=config)
+
+
+def test_what_cannot_fit_into_memory_is_refused(refused):
+  """A batch whose pixels and logits alone need more than there is."""
+  size = f'--config.data_dir={support.data_dir()}'
+  large = ['source_size', 'target_size']
+  message = refused(
+    '--config.batch_size=65536',
+    *(f'--config.data.{key}=(2048,2048)' for key in large),
+    size,
+  )
+  assert 'GiB per device' in message and 'config.batch_size=65536' in message
+
+
+def test_more_images_than_there_are_is_refused(refused):
+  message = refused(
+    '--config.evaluate.limit=9',
+    f'--config.data_dir={support.data_dir()}',
+    config=f'{DACS}:streets,size=32x64',
+  )
+  assert 'config.evaluate.limit=9' in message and 'the 8 images' in message
+
+
+def test_no_rate_is_meant():
+  """How one sees what statistics alone do."""
+  argv = ['main', f'--config={DACS}', '--workdir=x']
+  sys.modules.pop('config_config', None)
+  config, _, _ = main.parse([*argv, '--config.optim.main.learning_rate=0'])
+  assert config.optim.main.learning_rate == 0
+
+
+def test_explain_shows_keys_and_pipeline_and_runs_nothing(tmp_path, capsys):
+  argv = [
+    'main',
+    f'--config={support.ROOT}/configs/lse.py:streets,size=32x64',
+    '--config.batch_size=8',
+    '--config.lse.gamma=2.5',
+    f'--config.data_dir={tmp_path}',
+  ]
+  for mode in ('--mode=explain', '--help'):
+    sys.modules.pop('config_config', None)
+    assert main.main([*argv, mode]) == main.DONE
+    out = capsys.readouterr().out
+    assert '* lse.gamma = 2.5' in out
+    assert 'focal exponent' in out and 'a finite number from 0 on' in out
+    assert '2 round_1: lse from source_only, as many steps as its host' in out
+    assert 'control (control): source_only from source_only' in out
+    assert 'streets/city-32x64:train: not there yet' in out
+    assert 'M parameters' in out and 'dacs.threshold' not in out
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

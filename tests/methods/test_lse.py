@@ -48,6 +48,7 @@ def started(**values):
     for name in ('round_1', 'round_2'):
       config.stages[name] = config_lib.stage('lse', 0, 'source_only')
   config.pipeline = ('source_only', 'round_1', 'round_2')
+  config.method = 'lse'
   config.lse.update(portion_start=1.9, portion_increment=3.8, portion_stop=9.5)
   config.lse.update(values)
   config = resolve.resolve(config)
@@ -220,10 +221,11 @@ def test_released_visits_are_one_more(tmp_path):
 
 
 def test_more_rounds_than_portions_are_refused():
-  config, _, _ = started(portion_stop=1.9)
+  """Before the first one runs."""
+  config, _, _ = started()
   assert host_pass.portion(config, 'round_1') == 1.9
   with pytest.raises(errors.UserError, match='has 2 rounds, but config'):
-    host_pass.portion(config, 'round_2')
+    started(portion_stop=1.9)
 
 
 @pytest.mark.parametrize('name', ['adam', 'sgd'])

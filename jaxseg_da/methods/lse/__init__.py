@@ -26,7 +26,7 @@ import numpy as np
 
 from jaxseg_da import models
 from jaxseg_da.config import schema
-from jaxseg_da.config.schema import Key, choice, real, whole
+from jaxseg_da.config.schema import Key, choice, whole
 from jaxseg_da.losses import focal, segmentation, terms
 from jaxseg_da.methods import supervised
 from jaxseg_da.methods.lse import examples, host_pass
@@ -139,7 +139,8 @@ def adopt(previous, fresh):
 
 def settings() -> contract.Settings:
   """The constants of LSE; sources are files of the released code."""
-  portion = real(0.0, 1.0, above=True)
+  # Above 1, too: each class takes this part over `divisor`.
+  portion = schema.POSITIVE
   return contract.Settings(
     {
       'portion_start': Key(
@@ -193,11 +194,13 @@ def make(config, stage) -> contract.Method:
   """The method, with the constants of `config.lse`.
 
   Raises:
-    errors.UserError: the windows do not fit into the images.
+    errors.UserError: the windows do not fit into the images, or there are
+      more rounds than portions.
   """
   settings, network = config.lse, supervised.segmenter(config)
   target = supervised.target_domain(config)
   host_pass.check_window(settings.window, target)
+  host_pass.check_rounds(config, stage.method)
   recipe = Recipe(
     network=network,
     aux_weight=config.model.aux_weight,

@@ -95,6 +95,17 @@ def check_window(window, domain: contract.Domain) -> None:
     )
 
 
+def check_rounds(config: Any, method: str) -> None:
+  """Refuses more rounds than there are portions, before any of them runs.
+
+  Raises:
+    errors.UserError: names the keys.
+  """
+  for stage in config.pipeline:
+    if config.stages[stage].method == method:
+      portion(config, stage)
+
+
 def portion(config: Any, stage: str) -> float:
   """The portion of a round: its place among the stages of this method.
 
