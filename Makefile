@@ -29,7 +29,7 @@ benchmark-streets: $(VENV)/.runtime
 	$(BIN)/python -m jaxseg_da.seeds --config=configs/demo.py --workdir=runs/benchmark
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow

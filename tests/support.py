@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
 import os
 import pathlib
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 
 import jax
@@ -21,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from data_prep import layouts, prepare
 from jaxseg_da.training import writers
+from tests import scratch
 
 ROOT = pathlib.Path(__file__).parents[1]
 SIZE = 'size=32x64'
@@ -46,19 +44,13 @@ train.save = save
 
 
 @functools.cache
-def scratch() -> pathlib.Path:
-  """A folder for the whole test run: data and compiled programs."""
-  folder = tempfile.mkdtemp(prefix='jaxseg_da_tests_')
-  atexit.register(shutil.rmtree, folder, ignore_errors=True)
-  return pathlib.Path(folder)
-
-
-@functools.cache
 def data_dir() -> pathlib.Path:
   """Both domains of the street world, 32x64, a few images per split."""
-  root = scratch() / 'data'
-  for name in ('gta', 'city'):
-    build_streets(root, f'{name}-32x64', LIMIT)
+  root = scratch.folder('data')
+  with scratch.alone('data'):
+    for name in ('gta', 'city'):
+      if not (root / 'streets' / f'{name}-32x64').exists():
+        build_streets(root, f'{name}-32x64', LIMIT)
   return root
 
 
@@ -106,7 +98,7 @@ def environment(devices: int = 1, **more: str) -> dict[str, str]:
     'JAX_PLATFORMS': 'cpu',
     'JAX_NUM_CPU_DEVICES': str(devices),
     'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-    'JAX_COMPILATION_CACHE_DIR': str(scratch() / f'compiled_{devices}'),
+    'JAX_COMPILATION_CACHE_DIR': str(scratch.folder(f'compiled_{devices}')),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     **more,
   }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,42 +155,69 @@ def rows(seed: int, size: int = 8):
   return toys.batch(seed, size)
 
 
-@pytest.mark.parametrize('name', BACKENDS)
-@pytest.mark.parametrize('method', METHODS)
-def test_eight_devices_equal_one_in_float64(method, name):
+class Ran(NamedTuple):
+  """A state before and after two steps, and what the steps logged."""
+
+  before: Any
+  after: Any
+  metrics: list
+
+
+@functools.cache
+def ran(method: str, name: str, count: int) -> Ran:
+  """Two steps in float64 on a backend with so many devices; run once."""
   with jax.enable_x64(True):
     stage, state = started(method, 'float64')
-    one, _ = toys.run_steps(stage, state, [rows(0)], make_backend(name, 1))
-    many, _ = toys.run_steps(stage, state, [rows(0)], make_backend(name, 8))
-    deviation, where = toys.worst(many, one)
-    assert deviation < 1e-9, where
-    moved, _ = toys.worst(one.params, state.params)
-    stats, _ = toys.worst(one.batch_stats, state.batch_stats)
-    assert stats > 1e-3 and (moved > 1e-4 or method == 'adabn')
+    data = [rows(0), rows(1)]
+    return Ran(
+      state, *toys.run_steps(stage, state, data, make_backend(name, count))
+    )
 
 
+def together(names) -> list:
+  """Parameters whose tests share what has run: they go to one worker."""
+  return [
+    pytest.param(n, marks=pytest.mark.xdist_group(f'step of {n}'))
+    for n in names
+  ]
+
+
+@pytest.mark.parametrize('name', BACKENDS)
+@pytest.mark.parametrize('method', together(METHODS))
+def test_eight_devices_equal_one_in_float64(method, name):
+  one, many = ran(method, 'pmap', 1), ran(method, name, 8)
+  deviation, where = toys.worst(many.after, one.after)
+  assert deviation < 1e-9, where
+  moved, _ = toys.worst(one.after.params, one.before.params)
+  stats, _ = toys.worst(one.after.batch_stats, one.before.batch_stats)
+  assert stats > 1e-3 and (moved > 1e-4 or method == 'adabn')
+
+
+@pytest.mark.xdist_group('step of dacs')
 @pytest.mark.parametrize('count', (2, 4))
 def test_two_and_four_devices_equal_one_in_float64(count):
-  with jax.enable_x64(True):
-    stage, state = started('dacs', 'float64')
-    data = [rows(0)]
-    one, _ = toys.run_steps(stage, state, data, make_backend('pmap', 1))
-    many, _ = toys.run_steps(stage, state, data, make_backend('pmap', count))
-    deviation, where = toys.worst(many, one)
-    assert deviation < 1e-9, where
+  one, many = ran('dacs', 'pmap', 1), ran('dacs', 'pmap', count)
+  deviation, where = toys.worst(many.after, one.after)
+  assert deviation < 1e-9, where
 
 
-@pytest.mark.parametrize('method', ('source_only', 'dacs'))
-@pytest.mark.parametrize('name', BACKENDS)
-def test_first_gradient_agrees_in_float32(method, name):
+@functools.cache
+def first_update(method: str, name: str, count: int):
   """SGD without decay: the first update is the gradient times the rate."""
   stage, state = started(method)
   stage.config.optim.main.weight_decay = 0.0
   stage = assembly.build(stage.config, method)
-  updates = {}
-  for count in (1, 8):
-    out, _ = toys.run_steps(stage, state, [rows(0)], make_backend(name, count))
-    updates[count] = jax.tree.map(jnp.subtract, out.params, state.params)
+  out, _ = toys.run_steps(stage, state, [rows(0)], make_backend(name, count))
+  return jax.tree.map(jnp.subtract, out.params, state.params)
+
+
+@pytest.mark.parametrize('method', together(('source_only', 'dacs')))
+@pytest.mark.parametrize('name', BACKENDS)
+def test_first_gradient_agrees_in_float32(method, name):
+  updates = {
+    8: first_update(method, name, 8),
+    1: first_update(method, 'pmap', 1),
+  }
   pairs = zip(*(jax.tree.leaves(updates[n]) for n in (8, 1)), strict=True)
   kernels = [(a, b) for a, b in pairs if a.ndim > 1]
   assert len(kernels) > 5
@@ -197,18 +225,28 @@ def test_first_gradient_agrees_in_float32(method, name):
     assert toys.worst(a, b)[0] < 1e-4
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', together(METHODS))
 def test_backends_agree(method):
   """The trap this guards: shard_map's checks multiply gradients by N."""
-  stage, state = started(method)
-  data = [rows(0), rows(1)]
-  (a, first), (b, second) = (
-    toys.run_steps(stage, state, data, make_backend(name, 4))
-    for name in ('pmap', 'shard_map')
-  )
-  assert toys.worst(a, b)[0] == 0
-  for x, y in zip(first, second, strict=True):
+  a, b = (ran(method, name, 8) for name in ('pmap', 'shard_map'))
+  assert toys.worst(a.after, b.after)[0] == 0
+  for x, y in zip(a.metrics, b.metrics, strict=True):
     assert x == y
+
+
+@pytest.mark.xdist_group('step of source_only')
+def test_backends_agree_in_float32():
+  """Also on one device and on four."""
+  stage, state = started('source_only')
+  data = [rows(0), rows(1)]
+  for count in (1, 4):
+    (a, first), (b, second) = (
+      toys.run_steps(stage, state, data, make_backend(name, count))
+      for name in ('pmap', 'shard_map')
+    )
+    assert toys.worst(a, b)[0] == 0
+    for x, y in zip(first, second, strict=True):
+      assert x == y
 
 
 def test_two_networks_and_phases_on_one_and_eight_devices():
@@ -293,14 +331,18 @@ def test_uneven_valid_pixels_are_weighted_by_pixels():
   np.testing.assert_allclose(two[0]['loss'], one[0]['loss'], rtol=1e-5)
 
 
+@functools.cache
+def with_bn(bn: str):
+  """The state after a step of DACS on four devices under a rule."""
+  stage, state = started('dacs', bn=bn)
+  return toys.run_steps(stage, state, [rows(0)], make_backend('pmap', 4))[0]
+
+
+@pytest.mark.xdist_group('step of dacs')
 @pytest.mark.parametrize('bn', ('per_device', 'groups:2', 'groups:4'))
 def test_bn_rules_keep_the_state_equal(bn):
   """Statistics differ between devices and end up averaged."""
-  stage, state = started('dacs', bn=bn)
-  sync, state_sync = started('dacs')
-  backend = make_backend('pmap', 4)
-  out, _ = toys.run_steps(stage, state, [rows(0)], backend)
-  reference, _ = toys.run_steps(sync, state_sync, [rows(0)], backend)
+  out, reference = with_bn(bn), with_bn('sync')
   deviation, _ = toys.worst(out.batch_stats, reference.batch_stats)
   if bn == 'groups:4':
     assert deviation < 1e-6
