@@ -99,7 +99,8 @@ def _check_tuples(config, argv: list[str]) -> None:
   for argument in argv:
     key, _, raw = argument.partition('=')
     key = key.lstrip('-').removeprefix('config.')
-    if isinstance(values.get(key), tuple) and raw[:1] not in ('(', '['):
+    written = raw[:1] in ('(', '[') or '=' not in argument
+    if isinstance(values.get(key), tuple) and not written:
       raise errors.UserError(
         f'config.{key}={raw} must be a tuple, written as ({raw},)'
       )

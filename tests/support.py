@@ -48,9 +48,10 @@ def data_dir() -> pathlib.Path:
   """Both domains of the street world, 32x64, a few images per split."""
   root = scratch.folder('data')
   with scratch.alone('data'):
-    for name in ('gta', 'city'):
-      if not (root / 'streets' / f'{name}-32x64').exists():
+    if not (root / 'whole').exists():
+      for name in ('gta', 'city'):
         build_streets(root, f'{name}-32x64', LIMIT)
+      (root / 'whole').touch()
   return root
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import importlib.resources
 import os
 import pathlib
 import tempfile
@@ -14,6 +13,7 @@ from data_prep.checks import findings as findings_lib
 from data_prep.checks import sample, shares, sheet, verdicts, words
 from jaxseg_da import errors
 from jaxseg_da.classes import labels
+from jaxseg_da.drawing import html_pieces
 
 _FRAMES = 12  # on the contact sheet
 _LISTED = 50  # broken files; more are counted
@@ -94,7 +94,6 @@ def render(
 ) -> str:
   """The page as text; see `write`."""
   title = html.escape(f'{words.title(layout)}: check of the raw data')
-  style = importlib.resources.files('jaxseg_da').joinpath('report.css')
   kind, word = ('good', 'nothing wrong') if verdict.good else ('bad', 'wrong')
   body = [
     f'<header><h1>{title}</h1><p class="facts">{html.escape(root)}</p>'
@@ -106,7 +105,7 @@ def render(
   return (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    f'<title>{title}</title>\n<style>{style.read_text()}{_STYLE}</style>\n'
+    f'<title>{title}</title>\n<style>{html_pieces.style()}{_STYLE}</style>\n'
     f'</head>\n<body>\n<main>{"".join(body)}</main>\n</body>\n</html>\n'
   )
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import html
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxseg_da.classes import labels as label_tables
+
+
+def style() -> str:
+  """The style sheet that all pages share; light or dark, as readers have it."""
+  return pathlib.Path(__file__).with_name('page.css').read_text()
 
 
 def number(value: float | None, sign: str = '', digits: int = 1) -> str:

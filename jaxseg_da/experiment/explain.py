@@ -91,12 +91,11 @@ def pipeline(config) -> Iterator[str]:
   for number, name in enumerate(config.pipeline):
     block = config.stages[name]
     stage = assembly.build(config, name)
-    decided = stage.method.decides_steps and not block.steps
-    steps = (
-      'steps decided by its host pass' if decided else f'{stage.steps} steps'
-    )
-    if block.updates_of and not block.steps:
-      steps = f'as many steps as {", ".join(block.updates_of)} updated'
+    steps = f'{stage.steps} steps'
+    if stage.method.decides_steps and not block.steps:
+      steps = 'as many steps as its host pass finds'
+    elif block.updates_of:
+      steps = f'as many steps as {", ".join(block.updates_of)} made updates'
     found = memory.estimate(stage)
     after = f' from {block.init_from}' if block.init_from else ' from scratch'
     role = '' if block.role == 'main' else f' ({block.role})'

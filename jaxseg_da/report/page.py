@@ -55,7 +55,7 @@ def write(workdir: str | os.PathLike) -> pathlib.Path:
   page = (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-    f'<title>{title}</title>\n<style>{_style()}{charts.STYLE}</style>\n</head>\n<body>\n<main>'
+    f'<title>{title}</title>\n<style>{html_pieces.style()}{charts.STYLE}</style>\n</head>\n<body>\n<main>'
     f'{"".join(body)}</main>\n</body>\n</html>\n'
   )
   path = folder / 'report.html'
@@ -63,11 +63,6 @@ def write(workdir: str | os.PathLike) -> pathlib.Path:
   fresh.write_text(page, encoding='utf-8')
   fresh.replace(path)
   return path
-
-
-def _style() -> str:
-  """The page's own style sheet."""
-  return pathlib.Path(__file__).with_suffix('.css').read_text()
 
 
 def _json(path: pathlib.Path) -> Any:

@@ -97,9 +97,12 @@ def flags(workdir):
 
 
 def test_a_host_pass_decides_the_steps_and_the_control_follows(
-  selecting, tmp_path
+  selecting, tmp_path, capfd
 ):
-  assert main.main(flags(tmp_path)) == main.DONE
+  """And a verdict is printed once, kept, and shown."""
+  assert main.main([*flags(tmp_path), '--config.log_every=1']) == main.DONE
+  printed = capfd.readouterr().err
+  assert printed.count('warning: dacs at step 3: 3 records') == 1
   found = json.loads((tmp_path / 'results.json').read_text())
   steps = {s['name']: s['segmentation_updates'] for s in found['stages']}
   assert steps == {'source_only': 1, 'dacs': 3, 'control': 3}
@@ -115,8 +118,16 @@ def test_a_host_pass_decides_the_steps_and_the_control_follows(
   labels = np.load(folder / 'artifacts' / 'labels.npy')
   np.testing.assert_array_equal(state.extra['labels'], labels)
   assert opened.steps('control') == 3
+  warnings = {s['name']: s['warning'] for s in found['stages']}
+  assert warnings == {
+    'source_only': None,
+    'dacs': '3 records',
+    'control': None,
+  }
+  assert '3 records' in (tmp_path / 'report.html').read_text()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_does_not_repeat_the_host_pass(
   selecting, tmp_path, monkeypatch
 ):
@@ -136,17 +147,3 @@ def test_an_interrupted_run_does_not_repeat_the_host_pass(
   assert not (tmp_path / 'results.json').exists()
   assert main.main(flags(tmp_path)) == main.DONE
   assert CALLS == ['dacs']
-
-
-def test_a_verdict_is_printed_kept_and_shown(selecting, tmp_path, capfd):
-  assert main.main([*flags(tmp_path), '--config.log_every=1']) == main.DONE
-  printed = capfd.readouterr().err
-  assert printed.count('warning: dacs at step 3: 3 records') == 1
-  found = json.loads((tmp_path / 'results.json').read_text())
-  warnings = {s['name']: s['warning'] for s in found['stages']}
-  assert warnings == {
-    'source_only': None,
-    'dacs': '3 records',
-    'control': None,
-  }
-  assert '3 records' in (tmp_path / 'report.html').read_text()

@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 from tests import support
 
 PARTS = ('jaxseg_da', 'configs', 'data_prep')
@@ -34,6 +36,7 @@ def digests(root) -> dict[str, str]:
   }
 
 
+@pytest.mark.slow
 def test_the_page_makes_a_method(tmp_path):
   for part in PARTS:
     skip = shutil.ignore_patterns('__pycache__', 'dummy_data')

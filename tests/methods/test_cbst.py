@@ -47,8 +47,9 @@ class Images:
 
 def settings(**values):
   """A config with two rounds after a source-only stage."""
-  config = toys.config('source_only')
+  config = toys.config('cbst')
   with config.unlocked():
+    config.stages.source_only = config_lib.stage('source_only', 4)
     for name in ('round_1', 'round_2'):
       config.stages[name] = config_lib.stage('cbst', 0, 'source_only')
   config.pipeline = ('source_only', 'round_1', 'round_2')

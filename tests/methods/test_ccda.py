@@ -36,7 +36,7 @@ IMAGES = 2
 
 def config_of(methods, dtype='float32', model='street'):
   """A stage `level_T` per method, each from the one before."""
-  config = toys.config()
+  config = toys.config(methods[-1])
   config.augment.flip = False
   config.model.update(compute_dtype=dtype, name=model)
   config.ccda.update(WEIGHTS)

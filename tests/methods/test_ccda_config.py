@@ -299,6 +299,7 @@ def shared(workdir, mine, variant):
   return [entry(f'source_only_{level}') for level in (0, 1)]
 
 
+@pytest.mark.slow
 def test_runs_of_two_steps(tmp_path, mine, capfd):
   work = tmp_path / 'skdc'
   command = flags(work, mine, 'skdc', '--config.stages.skdc_1.steps=2')

@@ -16,7 +16,7 @@ from jaxseg_da.experiment import assembly
 from jaxseg_da.methods import cdga
 from jaxseg_da.methods.cdga import pictures
 from jaxseg_da.models import discriminator
-from jaxseg_da.training import optim
+from jaxseg_da.training import contract, optim
 from jaxseg_da.training import step as step_lib
 from tests import support, toys
 from tests.methods import test_adversarial
@@ -50,6 +50,7 @@ def adaptsegnet_in_double_precision():
     return state, test_adversarial.run(stage, state, 2)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'settings',
   [
@@ -98,7 +99,7 @@ def phase_gradients(stage, state, phase: str):
 
   def whole(params, batch, key):
     keys = step_lib._keys(state.step, batch, key, 'batch')
-    context = step_lib.base.Context(
+    context = contract.Context(
       stage.step.keywords['prepare'](batch, keys),
       state.extra,
       {},
@@ -203,6 +204,7 @@ def test_group_colours_differ():
   assert distances[~np.eye(8, dtype=bool)].min() > 40
 
 
+@pytest.mark.slow
 def test_a_run_shows_its_groups(tmp_path):
   flags = support.flags(
     tmp_path,

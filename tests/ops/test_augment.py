@@ -174,9 +174,9 @@ def test_a_stage_blurs_as_its_config_says():
 @pytest.mark.parametrize(
   ('key', 'value', 'said'),
   [
-    ('blur_probability', 1.5, '1.5 must be from 0 to 1'),
-    ('blur_probability', float('nan'), 'must be from 0 to 1'),
-    ('blur_sigma', (1.0, -1.0), r'\(SOURCE, TARGET\), both at least 0'),
+    ('blur_probability', 1.5, '1.5 must be a number from 0 to 1'),
+    ('blur_probability', float('nan'), 'must be a number from 0 to 1'),
+    ('blur_sigma', (1.0, -1.0), r'\(SOURCE, TARGET\), each a number from 0'),
     ('blur_sigma', (1.0,), r'\(SOURCE, TARGET\)'),
     ('blur_sigma', (1.0, float('inf')), r'\(SOURCE, TARGET\)'),
   ],
