@@ -21,9 +21,11 @@ from jaxseg_da.training import contract, writers
 from tests import support
 
 # ml_collections loads config files through a method that Python deprecates.
-pytestmark = pytest.mark.filterwarnings(
-  'ignore:the load_module:DeprecationWarning'
-)
+pytestmark = [
+  pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning'),
+  # One worker: what the module measures is measured once.
+  pytest.mark.xdist_group('benchmark'),
+]
 PAPER = f'{support.ROOT}/configs/source_only.py:gta5_to_cityscapes,size=16x32'
 REPEATS, STEPS, IMAGES = 2, 3, 5
 

@@ -20,6 +20,9 @@ from data_prep.streets.export import polygons
 from jaxseg_da import errors
 from jaxseg_da.classes import labels
 
+# One worker: what the module prepares is prepared once.
+pytestmark = pytest.mark.xdist_group('export')
+
 SIZE = (24, 48)
 N = 2
 # What is exported by the command with everything that a layout has.
