@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import jax
 from absl import flags
 
@@ -16,3 +18,7 @@ jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 # Grain 0.2.18 reads an absl flag in its worker pool; parsing is main's work.
 flags.FLAGS.mark_as_parsed()
+
+# A session keeps millions of objects of traced programs alive: walking through
+# all of them over and over would cost more than what there is to collect.
+gc.set_threshold(100_000, 50, 100)

@@ -16,8 +16,8 @@ ROUNDS = ('source_only', 'round_1', 'round_2')
 # Predicts image by image, says so, and also dies when it is about to write a
 # file that DIES_BEFORE names.
 CRASH = support.crashing("""
-from jaxseg_da import checkpoint
 from jaxseg_da.methods import predictions
+from jaxseg_da.training import checkpoint
 
 def own(predict, source, domain, rows, then=predictions.own):
   print('predicts', *rows, flush=True)

@@ -347,7 +347,8 @@ def narrow(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  'method', ['source_only', pytest.param('dacs', marks=pytest.mark.slow)]
+  'method',
+  [pytest.param(m, marks=pytest.mark.slow) for m in ('source_only', 'dacs')],
 )
 def test_eight_devices_equal_one_in_float64(method, narrow):
   """Every example drops the same channels wherever it is."""

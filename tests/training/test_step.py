@@ -210,7 +210,7 @@ def test_eight_devices_equal_one_in_float64(method, name):
 
 
 @pytest.mark.xdist_group('step of dacs')
-@pytest.mark.parametrize('count', (2, 4))
+@pytest.mark.parametrize('count', (2, pytest.param(4, marks=pytest.mark.slow)))
 def test_two_and_four_devices_equal_one_in_float64(count):
   one, many = ran('dacs', 'pmap', 1), ran('dacs', 'pmap', count)
   deviation, where = toys.worst(many.after, one.after)
@@ -357,7 +357,14 @@ def with_bn(bn: str):
 
 
 @pytest.mark.xdist_group('step of dacs')
-@pytest.mark.parametrize('bn', ('per_device', 'groups:2', 'groups:4'))
+@pytest.mark.parametrize(
+  'bn',
+  (
+    'per_device',
+    pytest.param('groups:2', marks=pytest.mark.slow),
+    'groups:4',
+  ),
+)
 def test_bn_rules_keep_the_state_equal(bn):
   """Statistics differ between devices and end up averaged."""
   out, reference = with_bn(bn), with_bn('sync')
