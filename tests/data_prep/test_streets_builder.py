@@ -240,6 +240,7 @@ def test_a_killed_build_is_not_taken_for_whole_and_can_be_repeated(
   assert_same_data(tmp_path, data_dir)
 
 
+@pytest.mark.slow
 def test_the_benchmark_is_built_on_first_use(monkeypatch, tmp_path, capfd):
   monkeypatch.chdir(tmp_path)  # Not the source tree.
   datasets.ensure_streets('gta-8x16', tmp_path / 'data')

@@ -227,9 +227,8 @@ def losses(folder, workdir):
   return [(r['step'], r['loss']) for r in records if 'loss' in r]
 
 
-@pytest.mark.parametrize(
-  'name', ['source_only', pytest.param('dacs', marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['source_only', 'dacs'])
 def test_from_raw_tree_to_report(folder, name):
   done = finished(folder, name)
   assert done.stderr.count('config.init.weights is unset') == 1

@@ -188,6 +188,7 @@ def on_one_device(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 def test_eight_devices_select_what_one_does(on_one_device, tmp_path):
   support.run([str(tmp_path)], module='tests.one_selection', devices=8)
   assert_same_artifacts(tmp_path, on_one_device)

@@ -20,7 +20,8 @@ from jaxseg_da.training import step as step_lib
 from tests import toys
 
 BACKENDS = sorted(parallel.BACKENDS)
-BOTH = ('source_only', 'dacs', 'adversarial')  # in the fast suite
+# One network, a teacher, two phases, statistics alone.
+FAST = ('source_only', 'dacs', 'adversarial', 'adabn')
 METHODS = (
   'source_only',
   'dacs',
@@ -184,14 +185,14 @@ def together(names) -> list:
 
 
 def on_both(names) -> list:
-  """(method, backend); shard_map beyond `BOTH` goes to the slow suite."""
+  """(method, backend); methods beyond `FAST` go to the slow suite."""
   return [
     pytest.param(
       method,
       name,
       marks=[
         pytest.mark.xdist_group(f'step of {method}'),
-        *([] if name == 'pmap' or method in BOTH else [pytest.mark.slow]),
+        *([] if method in FAST else [pytest.mark.slow]),
       ],
     )
     for method in names
@@ -227,7 +228,10 @@ def first_update(method: str, name: str, count: int):
   return jax.tree.map(jnp.subtract, out.params, state.params)
 
 
-@pytest.mark.parametrize('method', together(('source_only', 'dacs')))
+@pytest.mark.parametrize(
+  'method',
+  [*together(['source_only']), pytest.param('dacs', marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize('name', BACKENDS)
 def test_first_gradient_agrees_in_float32(method, name):
   updates = {
