@@ -41,7 +41,7 @@ def validate_used(config, keys: Iterable[str]) -> None:
     keys: those that the command line sets.
 
   Raises:
-    UserError: names the key and the methods that read it.
+    UserError: names the key and the methods that run.
   """
   read = methods.blocks(stage.method for stage in stages(config).values())
   for key in keys:

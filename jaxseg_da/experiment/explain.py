@@ -48,13 +48,21 @@ def keys(config) -> Iterator[str]:
       note = '  (read by no stage of the pipeline)' if unused else ''
       yield from ('', f'[{top or "run"}]{note}')
       block = top
-    mark = ' ' if value == key.default else '*'
-    yield f'{mark} {name} = {value!r}'
-    source = f' [{key.source}]' if key.source else ''
-    words = f'{key.meaning}; {key.rule.text}{source}'
-    yield from textwrap.wrap(
-      words, _WIDTH, initial_indent=' ' * 6, subsequent_indent=' ' * 6
-    )
+    yield from _paragraph(name, value, key)
+
+
+def _paragraph(name: str, value, key: schema.Key) -> Iterator[str]:
+  """A key with its value, and what it means and may be."""
+  mark = ' ' if value == key.default else '*'
+  yield f'{mark} {name} = {value!r}'
+  source = f' [{key.source}]' if key.source else ''
+  indent = ' ' * 6
+  yield from textwrap.wrap(
+    f'{key.meaning}; {key.rule.text}{source}',
+    _WIDTH,
+    initial_indent=indent,
+    subsequent_indent=indent,
+  )
 
 
 def _in_order(config):
@@ -71,13 +79,7 @@ def base_keys() -> Iterator[str]:
     schema.defaults(base.SCHEMA), base.SCHEMA
   ):
     if key is not None:
-      yield f'  config.{name} = {value!r}'
-      yield from textwrap.wrap(
-        f'{key.meaning}; {key.rule.text}',
-        _WIDTH,
-        initial_indent=' ' * 6,
-        subsequent_indent=' ' * 6,
-      )
+      yield from _paragraph(name, value, key)
 
 
 def pipeline(config) -> Iterator[str]:

@@ -1,13 +1,15 @@
 """What a stage needs at least, before anything is compiled.
 
-A lower bound: the state, the gradients, and per image its pixels and the logits
-at its size. What a network keeps for the backward pass, and teachers, come on
-top. So what does not fit here never fits, and what fits here may still fail.
+A lower bound: the state, the gradients of a phase, the pixels of the batch, and
+those of one domain as floats. What networks keep for the backward pass, logits
+and teachers come on top. So what does not fit here never fits, and what fits
+here may still fail.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from typing import NamedTuple
 
@@ -41,15 +43,24 @@ def estimate(stage: Stage) -> Estimate:
   method = dataclasses.replace(stage.method, init_extra=contract.no_extra)
   bare = dataclasses.replace(stage, method=method)
   state = jax.eval_shape(lambda: assembly.initial_state(bare))
+  gradients = max(
+    (
+      sum(_bytes(state.params[name]) for name in phase.train)
+      for phase in stage.method.phases
+    ),
+    default=0,
+  )
   images = -(-stage.config.batch_size // jax.device_count())
-  classes = len(stage.method.classes.names)
-  batch = 0
-  for domain in stage.method.domains.values():
-    height, width = domain.crop if any(domain.crop) else domain.size
-    batch += images * height * width * (3 + classes) * 4
-  needed = _bytes(state) + _bytes(state.params) + batch
-  parameters = sum(x.size for x in jax.tree.leaves(state.params))
-  return Estimate(parameters, needed, available())
+  values = [
+    3 * images * math.prod(d.crop if any(d.crop) else d.size)
+    for d in stage.method.domains.values()
+  ]
+  batch = sum(values) + 4 * max(values)  # bytes, and one domain as float32
+  return Estimate(
+    assembly.parameter_count(state),
+    _bytes(state) + gradients + batch,
+    available(),
+  )
 
 
 def available() -> int | None:

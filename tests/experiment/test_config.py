@@ -10,10 +10,11 @@ import re
 import pytest
 
 from jaxseg_da import config as config_lib
-from jaxseg_da import errors, methods
+from jaxseg_da import errors, methods, models
 from jaxseg_da.config import pairs, schema
+from jaxseg_da.evaluation import evaluate
 from jaxseg_da.experiment import assembly, checks, resolve, results
-from jaxseg_da.training import checkpoint
+from jaxseg_da.training import checkpoint, optim, parallel
 
 FILES = sorted(
   path.stem for path in pathlib.Path(__file__).parents[2].glob('configs/*.py')
@@ -90,6 +91,25 @@ def test_every_key_is_explained():
     # Only truth values and free paths cannot be wrong.
     free = isinstance(key.default, bool) or 'path' in key.rule.text
     assert key.rule.wrong or free, name
+
+
+def test_modules_know_the_same_choices():
+  """What people can use without configs lists what it takes once more."""
+  choices = {name: {*key.rule.choices} for name, key in every_key()}
+  for name, known in (
+    ('backend', parallel.BACKENDS),
+    ('model.name', models.NAMES),
+    ('model.preset', models.PRESETS),
+    ('model.compute_dtype', models.DTYPES),
+    ('optim.main.name', optim.OPTIMIZERS),
+    ('optim.main.schedule', optim.SCHEDULES),
+    ('optim.main.multiplicity', optim.MULTIPLICITIES),
+    ('optim.main.first_step', optim.FIRST_STEPS),
+    ('evaluate.mode', evaluate.MODES),
+    ('evaluate.upsample', evaluate.UPSAMPLED),
+    ('evaluate.labels', evaluate.LABELS),
+  ):
+    assert choices[name] == {*known}, name
 
 
 def test_every_bad_value_is_refused():
